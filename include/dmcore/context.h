@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file context.h
+ * @defgroup context The core object
+ * One instance of the library. Several can live in a process and share nothing.
+ *
+ * @code
+ * struct dmcore *core;
+ * int ret = dmcore_create(NULL, &core);
+ * …
+ * ret = dmcore_destroy(core);
+ * @endcode
+ * @{
+ */
+#ifndef DMCORE_CONTEXT_H
+#define DMCORE_CONTEXT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <dmcore/attr.h>
+
+DMCORE_BEGIN_DECLS
+
+struct dmcore;
+struct dmcore_queue;
+
+/** What carries out the system calls of file devices. */
+enum dmcore_backend {
+	DMCORE_BACKEND_AUTO = 0, /**< io_uring where it works, else pread. */
+	DMCORE_BACKEND_IO_URING, /**< io_uring, or creation fails. */
+	DMCORE_BACKEND_PREAD,    /**< pread and pwrite, inline or by workers. */
+};
+
+/** How serious a log message is. */
+enum dmcore_log_level {
+	DMCORE_LOG_ERROR,   /**< Something was lost or refused. */
+	DMCORE_LOG_WARNING, /**< Something works, but not as was asked. */
+	DMCORE_LOG_INFO,    /**< Decisions, such as the choice of a backend. */
+	DMCORE_LOG_DEBUG,   /**< For the library's developers. */
+};
+
+/**
+ * Receives a message. May run on any thread that calls the library, and on the service thread;
+ * must not call back into the library.
+ */
+typedef void (*dmcore_log_fn)(enum dmcore_log_level level, const char *message, void *context);
+
+/** Returns @p bytes of memory aligned for any type, or NULL. Any thread. */
+typedef void *(*dmcore_alloc_fn)(size_t bytes, void *context);
+/** Takes back what the dmcore_alloc_fn beside it returned; never called with NULL. Any thread. */
+typedef void (*dmcore_release_fn)(void *memory, void *context);
+/** Returns nanoseconds that never go backwards. Any thread. */
+typedef uint64_t (*dmcore_clock_fn)(void *context);
+
+/** Nothing runs by itself: the application calls dmcore_service_poll(). */
+#define DMCORE_SERVICE_MANUAL (1u << 0)
+
+/**
+ * What a core is made with. Set struct_size (DMCORE_OPTIONS_INIT does it) and leave the rest zero
+ * for the defaults. Fields are only ever added at the end.
+ */
+struct dmcore_options {
+	size_t struct_size;           /**< sizeof(struct dmcore_options) of the caller. */
+	unsigned int flags;           /**< DMCORE_SERVICE_MANUAL or 0. */
+	enum dmcore_backend backend;  /**< Default of every queue; AUTO asks DMCORE_BACKEND in
+				           the environment ("io_uring", "pread"), then
+				           probes. */
+	unsigned int bdevs_max;       /**< Devices open at once; 0: DMCORE_BDEVS_DEFAULT. */
+	uint64_t seed;                /**< Start of the generator behind every random choice. */
+	dmcore_log_fn log;            /**< NULL: silent. */
+	void *log_context;            /**< Handed to log. */
+	dmcore_alloc_fn alloc;        /**< NULL: malloc. Together with release, or neither. */
+	dmcore_release_fn release;    /**< NULL: free. */
+	void *alloc_context;          /**< Handed to alloc and release. */
+	dmcore_clock_fn clock_ns;     /**< NULL: CLOCK_MONOTONIC. */
+	void *clock_context;          /**< Handed to clock_ns. */
+};
+
+/** Initialiser of a struct dmcore_options with every default. */
+#define DMCORE_OPTIONS_INIT { .struct_size = sizeof(struct dmcore_options) }
+
+/**
+ * Makes a core. No thread is started: the service thread starts with the first table that needs
+ * background work, or with the first dmcore_service_post().
+ *
+ * @param[in]  options  NULL for the defaults; copied.
+ * @param[out] result   The core, owned by the caller; NULL on failure.
+ * @retval 0        Made.
+ * @retval -EINVAL  An option is out of its range, or unknown.
+ * @retval -ENOMEM  No memory.
+ * @threads   any
+ */
+DMCORE_API DMCORE_MUST_CHECK int dmcore_create(const struct dmcore_options *options,
+					       struct dmcore **result);
+
+/**
+ * Takes a core down: stops the service thread, removes every mapped device and frees the rest.
+ * Queues must have been destroyed and devices closed before; the message names what is left.
+ *
+ * @param[in] core  NULL is a no-op.
+ * @retval 0       Gone.
+ * @retval -EBUSY  A queue, an open device or a table still exists; the core is unchanged.
+ * @retval -EOWNERDEAD  The core was made before fork(): its memory goes with the child.
+ * @threads   any, with no other call on this core under way.
+ */
+DMCORE_API int dmcore_destroy(struct dmcore *core);
+
+/**
+ * A unit of work for a queue's thread. The caller's memory; it must stay until fn has run, and
+ * may be reused or freed by fn.
+ */
+struct dmcore_work {
+	struct dmcore_work *next;               /**< The queue's. */
+	void (*fn)(struct dmcore_work *work);   /**< Runs once, inside the owner's poll. */
+};
+
+/**
+ * Hands work to the service queue, on which all background work of this core runs one after
+ * another. Starts the service thread if there is none yet and the service isn't manual.
+ *
+ * @param[in] core  The core.
+ * @param[in] work  With fn set; borrowed until fn runs.
+ * @retval 0        Accepted: fn runs exactly once.
+ * @retval -EAGAIN  The thread couldn't be started; fn never runs.
+ * @retval -ESHUTDOWN  The core is being destroyed; fn never runs.
+ * @threads   any
+ */
+DMCORE_API DMCORE_MUST_CHECK int dmcore_service_post(struct dmcore *core, struct dmcore_work *work);
+
+/**
+ * Runs the service queue of a core made with DMCORE_SERVICE_MANUAL; as dmcore_queue_poll().
+ *
+ * @param[in] core        The core.
+ * @param[in] min         Completions to wait for.
+ * @param[in] max         Completions to run at the most.
+ * @param[in] timeout_ns  Longest wait; negative: none.
+ * @return The number of completions run, or an error of dmcore_queue_poll().
+ * @retval -EINVAL  The service isn't manual.
+ * @threads   one thread at a time.
+ */
+DMCORE_API int dmcore_service_poll(struct dmcore *core, unsigned int min, unsigned int max,
+				   int64_t timeout_ns);
+
+/**
+ * The queue behind the service, for services and targets that do I/O in the background.
+ *
+ * @param[in] core  The core.
+ * @return  Borrowed; lives as long as the core. NULL: it couldn't be made, see the message.
+ * @threads any; the queue itself belongs to the service.
+ */
+DMCORE_API struct dmcore_queue *dmcore_service_queue(struct dmcore *core);
+
+/**
+ * The version of the library at run time, as "MAJOR.MINOR.PATCH"; compare DMCORE_VERSION_STRING.
+ *
+ * @return  A static string.
+ * @threads any
+ */
+DMCORE_API const char *dmcore_version(void);
+
+DMCORE_END_DECLS
+
+/** @} */
+#endif

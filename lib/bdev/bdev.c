@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opening and closing block devices, and the registry of leaf drivers. Called by applications, by
+ * tables for their targets, and by map/device.c for mapped devices.
+ */
+#include "bdev/bdev.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <dmcore/error.h>
+
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/error.h"
+#include "bdev/bio.h"
+
+/* A driver of a core. */
+struct registered_driver {
+	struct dmcore__list link;
+	const struct dmcore_driver *driver;
+};
+
+#define BUILTIN_DRIVER(name) extern const struct dmcore_driver dmcore__driver_##name;
+#include "bdev/builtin_drivers.inc"
+#undef BUILTIN_DRIVER
+
+static const struct dmcore_driver *const builtin_drivers[] = {
+#define BUILTIN_DRIVER(name) &dmcore__driver_##name,
+#include "bdev/builtin_drivers.inc"
+#undef BUILTIN_DRIVER
+};
+
+static struct dmcore_bdev *bdev_of(struct dmcore__list *node)
+{
+	return dmcore__container_of(node, struct dmcore_bdev, link);
+}
+
+static const struct dmcore_driver *find_driver(struct dmcore *core, const char *name, size_t length)
+{
+	struct dmcore__list *node;
+	struct dmcore__list *spare;
+
+	dmcore__list_for_each(node, spare, &core->bdevs->drivers) {
+		const struct dmcore_driver *driver =
+			dmcore__container_of(node, struct registered_driver, link)->driver;
+
+		if (strlen(driver->name) == length && memcmp(driver->name, name, length) == 0)
+			return driver;
+	}
+	return NULL;
+}
+
+int dmcore_driver_register(struct dmcore *core, const struct dmcore_driver *driver)
+{
+	struct registered_driver *entry;
+	int ret;
+
+	if (!core || !driver || driver->struct_size < sizeof(*driver) || !driver->name ||
+	    !driver->name[0] || strpbrk(driver->name, ":/ \t\n") ||
+	    isdigit((unsigned char)driver->name[0]) ||
+	    driver->features & ~DMCORE_DRIVER_ONE_OBJECT || !driver->open || !driver->close ||
+	    !driver->submit)
+		return dmcore__error(-EINVAL, "driver: struct_size, a name that begins with a "
+					      "letter, open, close and submit are required; "
+					      "features are those of dmcore/driver.h");
+	ret = dmcore__control_begin(core);
+	if (ret)
+		return ret;
+	if (find_driver(core, driver->name, strlen(driver->name))) {
+		ret = dmcore__error(-EEXIST, "driver '%s' exists", driver->name);
+		goto unlock;
+	}
+	entry = dmcore__zalloc(core, sizeof(*entry));
+	if (!entry) {
+		ret = dmcore__error(-ENOMEM, "no memory for a driver");
+		goto unlock;
+	}
+	entry->driver = driver;
+	dmcore__list_append(&core->bdevs->drivers, &entry->link);
+unlock:
+	dmcore__unlock(core);
+	return ret;
+}
+
+int dmcore__bdevs_create(struct dmcore *core)
+{
+	uint32_t num_slots = core->options.bdevs_max;
+	struct dmcore__bdevs *bdevs = dmcore__zalloc(core, sizeof(*bdevs));
+	int ret = 0;
+
+	if (!bdevs)
+		return -ENOMEM;
+	core->bdevs = bdevs;
+	dmcore__list_init(&bdevs->list);
+	dmcore__list_init(&bdevs->drivers);
+	bdevs->free_slots = dmcore__zalloc_array(core, num_slots, sizeof(uint32_t));
+	if (!bdevs->free_slots)
+		return -ENOMEM;
+	/* Slot 0 is DMCORE__NO_SLOT. */
+	for (uint32_t i = 0; i < num_slots; i++)
+		bdevs->free_slots[i] = num_slots - i;
+	bdevs->num_free_slots = num_slots;
+	bdevs->num_slots = num_slots + 1;
+	for (size_t i = 0; i < DMCORE__ARRAY_SIZE(builtin_drivers) && ret == 0; i++)
+		ret = dmcore_driver_register(core, builtin_drivers[i]);
+	return ret;
+}
+
+void dmcore__bdevs_destroy(struct dmcore *core)
+{
+	struct dmcore__list *node;
+	struct dmcore__list *spare;
+
+	if (!core->bdevs)
+		return;
+	DMCORE__ASSERT(dmcore__list_empty(&core->bdevs->list));
+	dmcore__list_for_each(node, spare, &core->bdevs->drivers) {
+		dmcore__list_remove(node);
+		dmcore__free(core, dmcore__container_of(node, struct registered_driver, link));
+	}
+	dmcore__free(core, core->bdevs->free_slots);
+	dmcore__free(core, core->bdevs);
+	core->bdevs = NULL;
+}
+
+static void free_bdev(struct dmcore_bdev *bdev)
+{
+	struct dmcore *core = bdev->core;
+
+	core->bdevs->free_slots[core->bdevs->num_free_slots++] = bdev->slot;
+	dmcore__free(core, bdev->key);
+	dmcore__free(core, bdev->name);
+	dmcore__free_aligned(core, bdev);
+}
+
+/* A bdev with a slot and a name, not yet listed. */
+static int make_bdev(struct dmcore *core, const char *name, struct dmcore_bdev **result)
+{
+	struct dmcore__bdevs *bdevs = core->bdevs;
+	struct dmcore_limits limits;
+	struct dmcore_bdev *bdev;
+
+	if (bdevs->num_free_slots == 0)
+		return dmcore__error(-ENFILE, "%s: %u devices are open, bdevs_max allows no more",
+				     name, bdevs->num_slots - 1);
+	bdev = dmcore__zalloc_aligned(core, sizeof(*bdev), 64);
+	if (!bdev)
+		return dmcore__error(-ENOMEM, "%s: no memory", name);
+	bdev->core = core;
+	dmcore__list_init(&bdev->link);
+	bdev->name = dmcore__strdup(core, name);
+	if (!bdev->name) {
+		dmcore__free_aligned(core, bdev);
+		return dmcore__error(-ENOMEM, "%s: no memory", name);
+	}
+	bdev->slot = bdevs->free_slots[--bdevs->num_free_slots];
+	dmcore__limits_default(&limits);
+	dmcore__bdev_apply_limits(bdev, &limits);
+	*result = bdev;
+	return 0;
+}
+
+int dmcore__bdev_create_mapped(struct dmcore *core, const char *name, dmcore__route_fn route,
+			       void *device, bool read_only, struct dmcore_bdev **result)
+{
+	struct dmcore_bdev *bdev;
+	int ret = make_bdev(core, name, &bdev);
+
+	if (ret)
+		return ret;
+	bdev->route = route;
+	bdev->private_data = device;
+	bdev->read_only = read_only;
+	bdev->flags = read_only ? DMCORE_OPEN_READ_ONLY : 0;
+	dmcore__list_append(&core->bdevs->list, &bdev->link);
+	*result = bdev;
+	return 0;
+}
+
+void dmcore__bdev_destroy_mapped(struct dmcore_bdev *bdev)
+{
+	DMCORE__ASSERT(bdev->route && bdev->open_count == 0);
+	dmcore__list_remove(&bdev->link);
+	free_bdev(bdev);
+}
+
+struct dmcore_bdev *dmcore__bdev_find_mapped(struct dmcore *core, const char *name)
+{
+	static const char prefix[] = "/dev/mapper/";
+	struct dmcore__list *node;
+	struct dmcore__list *spare;
+
+	if (strncmp(name, prefix, sizeof(prefix) - 1) == 0)
+		name += sizeof(prefix) - 1;
+	dmcore__list_for_each(node, spare, &core->bdevs->list) {
+		struct dmcore_bdev *bdev = bdev_of(node);
+
+		if (bdev->route && strcmp(bdev->name, name) == 0)
+			return bdev;
+	}
+	return NULL;
+}
+
+/* The open leaf with that key, or NULL. */
+static struct dmcore_bdev *find_leaf(struct dmcore *core, const struct dmcore_driver *driver,
+				     const char *key, unsigned int flags)
+{
+	bool any_flags = driver->features & DMCORE_DRIVER_ONE_OBJECT;
+	struct dmcore__list *node;
+	struct dmcore__list *spare;
+
+	dmcore__list_for_each(node, spare, &core->bdevs->list) {
+		struct dmcore_bdev *bdev = bdev_of(node);
+
+		if (bdev->driver == driver && bdev->key &&
+		    (any_flags || bdev->flags == flags) && strcmp(bdev->key, key) == 0)
+			return bdev;
+	}
+	return NULL;
+}
+
+/* "8:16" as in the kernel's tables. */
+static bool is_device_number(const char *spec)
+{
+	size_t major = strspn(spec, "0123456789");
+	size_t minor = spec[major] == ':' ? strspn(spec + major + 1, "0123456789") : 0;
+
+	return major && minor && spec[major + 1 + minor] == '\0';
+}
+
+/* The node of a device number: udev's link, or by the name that sysfs has. */
+static void node_of_number(const char *number, char *path, size_t bytes)
+{
+	static const char key[] = "DEVNAME=";
+	char line[128];
+	FILE *uevent;
+
+	snprintf(path, bytes, "/dev/block/%s", number);
+	if (access(path, F_OK) == 0)
+		return;
+	snprintf(line, sizeof(line), "/sys/dev/block/%s/uevent", number);
+	uevent = fopen(line, "re");
+	if (!uevent)
+		return;
+	while (fgets(line, sizeof(line), uevent)) {
+		if (strncmp(line, key, sizeof(key) - 1) == 0) {
+			line[strcspn(line, "\n")] = '\0';
+			snprintf(path, bytes, "/dev/%s", line + sizeof(key) - 1);
+		}
+	}
+	fclose(uevent);
+}
+
+/*
+ * Finds the driver for a specification, and where in it (or in `path`, for a device number) the
+ * driver's arguments begin.
+ */
+static int choose_driver(struct dmcore *core, const char *spec, char *path, size_t bytes,
+			 const struct dmcore_driver **driver, const char **args)
+{
+	const char *colon = strchr(spec, ':');
+	struct stat st;
+
+	*driver = find_driver(core, "file", 4);
+	*args = spec;
+	if (is_device_number(spec)) {
+		node_of_number(spec, path, bytes);
+		*args = path;
+	} else if (colon && colon != spec && !memchr(spec, '/', (size_t)(colon - spec))) {
+		const struct dmcore_driver *named =
+			find_driver(core, spec, (size_t)(colon - spec));
+
+		if (named) {
+			*driver = named;
+			*args = colon + 1;
+		} else if (stat(spec, &st) < 0 && errno == ENOENT) {
+			return dmcore__error(-ENODEV, "%s: no driver '%.*s', and no such file",
+					     spec, (int)(colon - spec), spec);
+		}
+	}
+	if (!*driver)
+		return dmcore__error(-ENODEV, "%s: no driver for files", spec);
+	return 0;
+}
+
+static int open_leaf(struct dmcore *core, const char *spec, unsigned int flags,
+		     const struct dmcore_driver *driver, const char *args, const char *key,
+		     struct dmcore_bdev **result)
+{
+	struct dmcore_bdev *bdev;
+	char text[96];
+	int ret = make_bdev(core, spec, &bdev);
+
+	if (ret)
+		return ret;
+	bdev->driver = driver;
+	bdev->flags = flags;
+	bdev->read_only = flags & DMCORE_OPEN_READ_ONLY;
+	bdev->frame_bytes = sizeof(struct dmcore__frame);
+	if (key[0]) {
+		bdev->key = dmcore__strdup(core, key);
+		if (!bdev->key) {
+			ret = dmcore__error(-ENOMEM, "%s: no memory", spec);
+			goto free_bdev;
+		}
+	}
+	dmcore__error_clear();
+	ret = driver->open(bdev, args, flags);
+	if (ret > 0)
+		ret = -EINVAL;
+	if (ret) {
+		if (!dmcore_error_message()[0])
+			dmcore__error(ret, "%s", dmcore__strerror(ret, text, sizeof(text)));
+		dmcore__error_prefix(ret, "%s", spec);
+		goto free_bdev;
+	}
+	dmcore__list_append(&core->bdevs->list, &bdev->link);
+	*result = bdev;
+	return 0;
+
+free_bdev:
+	free_bdev(bdev);
+	return ret;
+}
+
+static int open_mapped(struct dmcore_bdev *bdev, unsigned int flags, struct dmcore_bdev **result)
+{
+	if (bdev->read_only && !(flags & DMCORE_OPEN_READ_ONLY))
+		return dmcore__error(-EROFS, "%s: the mapped device is read-only", bdev->name);
+	*result = bdev;
+	return 0;
+}
+
+static int open_locked(struct dmcore *core, const char *spec, unsigned int flags,
+		       struct dmcore_bdev **result)
+{
+	struct dmcore_bdev *bdev = dmcore__bdev_find_mapped(core, spec);
+	const struct dmcore_driver *driver;
+	char path[160];
+	char key[256] = "";
+	char text[96];
+	const char *args;
+	int ret;
+
+	if (bdev)
+		return open_mapped(bdev, flags, result);
+	ret = choose_driver(core, spec, path, sizeof(path), &driver, &args);
+	if (ret)
+		return ret;
+	dmcore__error_clear();
+	if (driver->identify) {
+		ret = driver->identify(core, args, key, sizeof(key));
+		if (ret) {
+			if (!dmcore_error_message()[0])
+				dmcore__error(ret, "%s", dmcore__strerror(ret, text, sizeof(text)));
+			return dmcore__error_prefix(ret, "%s", spec);
+		}
+	}
+	if (key[0]) {
+		*result = find_leaf(core, driver, key, flags);
+		if (*result && (*result)->flags != flags)
+			return dmcore__error(-EBUSY, "%s: open already, with other flags", spec);
+		if (*result)
+			return 0;
+	}
+	return open_leaf(core, spec, flags, driver, args, key, result);
+}
+
+int dmcore_bdev_open(struct dmcore *core, const char *spec, unsigned int flags,
+		     struct dmcore_bdev **result)
+{
+	int ret;
+
+	if (!core || !result)
+		return -EINVAL;
+	*result = NULL;
+	if (!spec || !spec[0])
+		return dmcore__error(-EINVAL, "a device's name is empty");
+	if (flags & ~DMCORE_OPEN_FLAGS_ALL)
+		return dmcore__error(-EINVAL, "%s: unknown open flag", spec);
+	ret = dmcore__control_begin(core);
+	if (ret)
+		return ret;
+	ret = open_locked(core, spec, flags, result);
+	if (ret == 0)
+		(*result)->open_count++;
+	else
+		*result = NULL;
+	dmcore__unlock(core);
+	return ret;
+}
+
+static int close_locked(struct dmcore_bdev *bdev)
+{
+	uint64_t inflight;
+
+	/* A table has taken its opening off table_opens before it comes here. */
+	if (bdev->open_count <= bdev->table_opens)
+		return dmcore__error(-EINVAL, "%s: closed more often than opened", bdev->name);
+	if (bdev->open_count > 1 || bdev->route) {
+		bdev->open_count--;
+		return 0;
+	}
+	inflight = dmcore__slot_inflight(bdev->core, bdev->slot);
+	if (inflight)
+		return dmcore__error(-EBUSY, "%s: %llu requests are in flight", bdev->name,
+				     (unsigned long long)inflight);
+	bdev->open_count = 0;
+	dmcore__list_remove(&bdev->link);
+	bdev->driver->close(bdev);
+	free_bdev(bdev);
+	return 0;
+}
+
+int dmcore_bdev_close(struct dmcore_bdev *bdev)
+{
+	struct dmcore *core;
+	int ret;
+
+	if (!bdev)
+		return 0;
+	core = bdev->core;
+	ret = dmcore__control_begin(core);
+	if (ret)
+		return ret;
+	ret = close_locked(bdev);
+	dmcore__unlock(core);
+	return ret;
+}
+
+uint64_t dmcore_bdev_size_sectors(const struct dmcore_bdev *bdev)
+{
+	return atomic_load_explicit(&bdev->size_sectors, memory_order_acquire);
+}
+
+const char *dmcore_bdev_name(const struct dmcore_bdev *bdev)
+{
+	return bdev->name;
+}
+
+bool dmcore_bdev_is_read_only(const struct dmcore_bdev *bdev)
+{
+	return bdev->read_only;
+}
+
+struct dmcore *dmcore_bdev_core(const struct dmcore_bdev *bdev)
+{
+	return bdev->core;
+}
+
+void dmcore_bdev_set_size(struct dmcore_bdev *bdev, uint64_t sectors)
+{
+	if (sectors > DMCORE_DEVICE_SECTORS_MAX)
+		sectors = DMCORE_DEVICE_SECTORS_MAX;
+	atomic_store_explicit(&bdev->size_sectors, sectors, memory_order_release);
+}
+
+void dmcore_bdev_set_private(struct dmcore_bdev *bdev, void *private_data)
+{
+	bdev->private_data = private_data;
+}
+
+void *dmcore_bdev_private(const struct dmcore_bdev *bdev)
+{
+	return bdev->private_data;
+}
+
+int dmcore_bdev_open_error(struct dmcore_bdev *bdev, int error, const char *format, ...)
+{
+	char text[DMCORE_ERROR_BYTES_MAX];
+	va_list values;
+
+	(void)bdev;
+	va_start(values, format);
+	vsnprintf(text, sizeof(text), format, values);
+	va_end(values);
+	return dmcore__error(error, "%s", text);
+}

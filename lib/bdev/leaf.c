@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The last step of a bio on its way down: checks against the device, what the device can't do by
+ * itself, and then its driver. Also the order of a flush before a write. Called by bio.c.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "bdev/bio.h"
+
+/* A request as it was before it was turned into a flush. */
+struct saved_request {
+	struct dmcore_bdev *bdev;
+	uint64_t sector;
+	uint64_t count;
+	const struct dmio_bvec *vecs;
+	uint32_t num_vecs;
+	uint32_t vec_offset_bytes;
+	uint16_t flags;
+	uint8_t op;
+	uint8_t flushing; /* postflush: the write is done, the flush under way */
+	uint32_t unused;
+};
+
+_Static_assert(sizeof(struct saved_request) % 16 == 0, "frames are multiples of 16 bytes");
+_Static_assert(DMCORE__FRAME_RESERVE_BYTES >=
+		       2 * (sizeof(struct saved_request) + sizeof(struct dmcore__frame)) +
+			       DMCORE__FAN_FRAME_BYTES + 2 * sizeof(struct dmcore__frame),
+	       "preflush, postflush, a fan and two entries fit in the reserve");
+
+static void save_request(struct saved_request *saved, const struct dmcore_bio *bio)
+{
+	saved->bdev = bio->bdev;
+	saved->sector = bio->sector;
+	saved->count = bio->count;
+	saved->vecs = bio->vecs;
+	saved->num_vecs = bio->num_vecs;
+	saved->vec_offset_bytes = bio->vec_offset_bytes;
+	saved->flags = bio->flags;
+	saved->op = bio->op;
+	saved->flushing = 0;
+}
+
+static void restore_request(const struct saved_request *saved, struct dmcore_bio *bio)
+{
+	bio->bdev = saved->bdev;
+	bio->sector = saved->sector;
+	bio->count = saved->count;
+	bio->vecs = saved->vecs;
+	bio->num_vecs = saved->num_vecs;
+	bio->vec_offset_bytes = saved->vec_offset_bytes;
+	bio->flags = saved->flags;
+	bio->op = saved->op;
+}
+
+static void become_flush(struct dmcore_bio *bio, struct dmcore_bdev *bdev)
+{
+	bio->bdev = bdev;
+	bio->op = DMCORE_OP_FLUSH;
+	bio->flags &= DMCORE_BIO_NOWAIT;
+}
+
+/* A failed flush fails the write: data must not become durable before what it rests on. */
+static enum dmcore__unwind preflush_end(struct dmcore_bio *bio, struct dmcore__frame *frame)
+{
+	struct dmcore_queue *queue = bio->queue;
+	uint32_t slot = frame->slot;
+
+	restore_request(dmcore__frame_data(frame), bio);
+	bio->flags &= (uint16_t)~DMCORE_BIO_PREFLUSH;
+	if (bio->status) {
+		dmcore__frame_pop(bio, frame);
+		return DMCORE__UNWIND_ON;
+	}
+	/* The device is left once it has been entered again, lest it be closed in between. */
+	DMCORE__ASSERT(!queue->submitting);
+	bio->internal.top_bytes = (uint16_t)(bio->internal.top_bytes - frame->bytes);
+	dmcore__bio_send(bio);
+	dmcore__slot_leave(queue, slot);
+	return DMCORE__UNWIND_STOP;
+}
+
+void dmcore__bio_preflush(struct dmcore_bio *bio)
+{
+	uint32_t slot = bio->bdev->slot;
+	struct dmcore__frame *frame = dmcore__frame_push(bio, preflush_end, slot,
+							 (uint32_t)sizeof(struct saved_request));
+
+	dmcore__slot_enter(bio->queue, slot);
+	save_request(dmcore__frame_data(frame), bio);
+	become_flush(bio, bio->bdev);
+}
+
+static enum dmcore__unwind postflush_end(struct dmcore_bio *bio, struct dmcore__frame *frame)
+{
+	struct saved_request *saved = dmcore__frame_data(frame);
+
+	if (!saved->flushing && !bio->status) {
+		saved->flushing = 1;
+		become_flush(bio, saved->bdev);
+		return DMCORE__UNWIND_SUBMIT;
+	}
+	restore_request(saved, bio);
+	dmcore__frame_pop(bio, frame);
+	return DMCORE__UNWIND_ON;
+}
+
+/* FUA on a device without it: the flush follows the write. */
+static void postflush(struct dmcore_bio *bio)
+{
+	struct dmcore__frame *frame = dmcore__frame_push(bio, postflush_end, DMCORE__NO_SLOT,
+							 (uint32_t)sizeof(struct saved_request));
+
+	save_request(dmcore__frame_data(frame), bio);
+	bio->flags &= (uint16_t)~DMCORE_BIO_FUA;
+}
+
+#define ZERO_PAGE_BYTES 4096
+#define ZERO_VECS 256
+
+/* What is written for WRITE_ZEROES: aligned, so that direct I/O needs no bounce. */
+static const char zero_page[ZERO_PAGE_BYTES] __attribute__((aligned(ZERO_PAGE_BYTES)));
+
+#define V1 { (void *)(uintptr_t)zero_page, ZERO_PAGE_BYTES }
+#define V4 V1, V1, V1, V1
+#define V16 V4, V4, V4, V4
+#define V64 V16, V16, V16, V16
+
+static const struct dmio_bvec zero_vecs[ZERO_VECS] = { V64, V64, V64, V64 };
+
+/* The next write of zeroes. */
+static int next_zero_write(struct dmcore__fan *fan, struct dmcore_bio *piece, void **token)
+{
+	uint64_t max = (uint64_t)ZERO_VECS * ZERO_PAGE_BYTES >> DMCORE_SECTOR_SHIFT;
+	uint64_t n = dmcore__min_u64(fan->count, max);
+	uint64_t bytes = dmcore__sectors_to_bytes(n);
+
+	(void)token;
+	piece->op = DMCORE_OP_WRITE;
+	piece->count = n;
+	piece->vecs = zero_vecs;
+	piece->num_vecs = (uint32_t)((bytes + ZERO_PAGE_BYTES - 1) / ZERO_PAGE_BYTES);
+	piece->vec_offset_bytes = 0;
+	dmcore__fan_advance(fan, n);
+	if (fan->count == 0)
+		fan->next = NULL;
+	return 0;
+}
+
+/* How much of a READ or WRITE the device takes in one piece. */
+static uint64_t whole_piece(const struct dmcore_bdev *bdev, uint64_t sector, uint64_t count)
+{
+	uint64_t chunk = bdev->limits.chunk_sectors;
+
+	if (bdev->limits.max_io_sectors)
+		count = dmcore__min_u64(count, bdev->limits.max_io_sectors);
+	if (chunk)
+		count = dmcore__min_u64(count, chunk - sector % chunk);
+	return count;
+}
+
+static int next_piece(struct dmcore__fan *fan, struct dmcore_bio *piece, void **token)
+{
+	(void)token;
+	piece->count = whole_piece(fan->context, fan->sector, fan->count);
+	dmcore__fan_advance(fan, piece->count);
+	if (fan->count == 0)
+		fan->next = NULL;
+	return 0;
+}
+
+/* The next piece of a request that is larger than the device takes. fan->context: the device. */
+static int next_limited(struct dmcore__fan *fan, struct dmcore_bio *piece, void **token)
+{
+	const struct dmcore_bdev *bdev = fan->context;
+	uint64_t max = fan->op == DMCORE_OP_DISCARD ? bdev->limits.max_discard_sectors
+						    : bdev->limits.max_write_zeroes_sectors;
+
+	(void)token;
+	piece->count = dmcore__min_u64(fan->count, max);
+	dmcore__fan_advance(fan, piece->count);
+	if (fan->count == 0)
+		fan->next = NULL;
+	return 0;
+}
+
+/* What is wrong with a request for this device: 0 or its status. */
+static int check(const struct dmcore_bdev *bdev, const struct dmcore_bio *bio)
+{
+	uint64_t size = atomic_load_explicit(&bdev->size_sectors, memory_order_relaxed);
+
+	if (dmcore__unlikely((bio->sector | bio->count) & bdev->block_mask_sectors))
+		return -EINVAL;
+	if (dmcore__unlikely(bio->count > size || bio->sector > size - bio->count))
+		return -EIO;
+	if (dmcore__unlikely(bdev->read_only && bio->op != DMCORE_OP_READ))
+		return -EROFS;
+	return 0;
+}
+
+/* Operations without memory. The entry frame has been pushed. */
+static void submit_special(struct dmcore_bdev *bdev, struct dmcore_bio *bio)
+{
+	uint64_t max = bdev->limits.max_write_zeroes_sectors;
+
+	switch (bio->op) {
+	case DMCORE_OP_FLUSH:
+		if (!(bdev->caps & DMCORE_CAP_VOLATILE_CACHE)) {
+			dmcore_bio_complete(bio, 0);
+			return;
+		}
+		break;
+	case DMCORE_OP_DISCARD:
+		if (!(bdev->caps & DMCORE_CAP_DISCARD)) {
+			dmcore_bio_complete(bio, -EOPNOTSUPP);
+			return;
+		}
+		max = bdev->limits.max_discard_sectors;
+		break;
+	default:
+		if (!(bdev->caps & DMCORE_CAP_WRITE_ZEROES)) {
+			dmcore__fan_start(bio, next_zero_write, NULL, NULL);
+			return;
+		}
+		break;
+	}
+	if (bio->op != DMCORE_OP_FLUSH && max && bio->count > max)
+		dmcore__fan_start(bio, next_limited, NULL, bdev);
+	else
+		bdev->driver->submit(bdev, bio);
+}
+
+void dmcore__leaf_submit(struct dmcore_bdev *bdev, struct dmcore_bio *bio)
+{
+	if (dmcore__likely(bio->op != DMCORE_OP_FLUSH)) {
+		int status = check(bdev, bio);
+
+		if (dmcore__unlikely(status)) {
+			dmcore_bio_complete(bio, status);
+			return;
+		}
+	}
+	dmcore__slot_enter(bio->queue, bdev->slot);
+	dmcore__frame_push(bio, NULL, bdev->slot, 0);
+	if (dmcore__unlikely(bio->flags & DMCORE_BIO_FUA && !(bdev->caps & DMCORE_CAP_FUA)))
+		postflush(bio);
+	if (dmcore__unlikely(bio->op > DMCORE_OP_WRITE))
+		submit_special(bdev, bio);
+	else if (dmcore__likely(bio->count <= bdev->whole_sectors) ||
+		 whole_piece(bdev, bio->sector, bio->count) == bio->count)
+		bdev->driver->submit(bdev, bio);
+	else
+		dmcore__fan_start(bio, next_piece, NULL, bdev);
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/* A device's limits: defaults, validation, and copies for callers of any version. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "bdev/bdev.h"
+
+void dmcore__limits_default(struct dmcore_limits *limits)
+{
+	memset(limits, 0, sizeof(*limits));
+	limits->struct_size = sizeof(*limits);
+	limits->logical_block_bytes = DMCORE_SECTOR_BYTES;
+	limits->physical_block_bytes = DMCORE_SECTOR_BYTES;
+	limits->io_min_bytes = DMCORE_SECTOR_BYTES;
+	limits->memory_align_bytes = 1;
+}
+
+int dmcore__limits_copy_out(const struct dmcore_limits *from, struct dmcore_limits *to)
+{
+	size_t size = to->struct_size;
+
+	if (size < sizeof(size))
+		return -EINVAL;
+	if (size > sizeof(*from)) {
+		memset((char *)to + sizeof(*from), 0, size - sizeof(*from));
+		memcpy(to, from, sizeof(*from));
+	} else {
+		memcpy(to, from, size);
+	}
+	to->struct_size = size;
+	return 0;
+}
+
+int dmcore__limits_copy_in(const struct dmcore_limits *from, struct dmcore_limits *to)
+{
+	if (from->struct_size < sizeof(from->struct_size))
+		return -EINVAL;
+	dmcore__limits_default(to);
+	memcpy(to, from,
+	       from->struct_size < sizeof(*to) ? from->struct_size : sizeof(*to));
+	to->struct_size = sizeof(*to);
+	return 0;
+}
+
+int dmcore_bdev_limits(const struct dmcore_bdev *bdev, struct dmcore_limits *limits)
+{
+	int ret;
+
+	if (!bdev || !limits)
+		return -EINVAL;
+	ret = dmcore__control_begin(bdev->core);
+	if (ret)
+		return ret;
+	ret = dmcore__limits_copy_out(&bdev->limits, limits);
+	dmcore__unlock(bdev->core);
+	return ret;
+}
+
+static bool valid_block(uint32_t bytes)
+{
+	return dmcore__is_power_of_two(bytes) && bytes >= DMCORE_SECTOR_BYTES &&
+	       bytes <= DMCORE_BLOCK_BYTES_MAX;
+}
+
+void dmcore__bdev_apply_limits(struct dmcore_bdev *bdev, const struct dmcore_limits *limits)
+{
+	bdev->limits = *limits;
+	bdev->block_mask_sectors =
+		(uint32_t)dmcore__bytes_to_sectors(limits->logical_block_bytes) - 1;
+	bdev->caps = limits->caps;
+	bdev->whole_sectors = limits->max_io_sectors ? limits->max_io_sectors : UINT64_MAX;
+	if (limits->chunk_sectors)
+		bdev->whole_sectors = 0; /* even a short one may cross a boundary */
+}
+
+int dmcore_bdev_set_limits(struct dmcore_bdev *bdev, const struct dmcore_limits *limits)
+{
+	struct dmcore_limits own;
+	int ret;
+
+	if (!bdev || !limits)
+		return -EINVAL;
+	ret = dmcore__limits_copy_in(limits, &own);
+	if (ret)
+		return dmcore__error(ret, "limits: struct_size isn't set");
+	if (!valid_block(own.logical_block_bytes))
+		return dmcore__error(-EINVAL,
+				     "limits: a logical block of %u bytes is no power of two from "
+				     "%u to %u",
+				     own.logical_block_bytes, DMCORE_SECTOR_BYTES,
+				     DMCORE_BLOCK_BYTES_MAX);
+	if ((own.max_io_sectors | own.chunk_sectors | own.max_discard_sectors |
+	     own.max_write_zeroes_sectors) &
+	    (dmcore__bytes_to_sectors(own.logical_block_bytes) - 1))
+		return dmcore__error(-EINVAL, "limits: a maximum is no multiple of the block");
+	if (own.physical_block_bytes < own.logical_block_bytes)
+		own.physical_block_bytes = own.logical_block_bytes;
+	if (own.io_min_bytes < own.physical_block_bytes)
+		own.io_min_bytes = own.physical_block_bytes;
+	if (own.memory_align_bytes == 0)
+		own.memory_align_bytes = 1;
+	dmcore__bdev_apply_limits(bdev, &own);
+	return 0;
+}

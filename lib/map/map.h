@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Tables, mapped devices and the registry of target types, as the files of map/ share them.
+ * registry.c: types; table.c, resources.c, parse.c: building; limits.c, flush.c: completing;
+ * submit.c: the way of a bio; device.c, concise.c: devices; status.c: texts.
+ */
+#ifndef DMCORE_LIB_MAP_MAP_H
+#define DMCORE_LIB_MAP_MAP_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <dmcore/device.h>
+#include <dmcore/table.h>
+#include <dmcore/target.h>
+
+#include "base/core.h"
+#include "base/list.h"
+#include "bdev/bdev.h"
+
+/* Targets stand in blocks, for a constructor may keep the address of its own. */
+#define DMCORE__TARGET_BLOCK_SHIFT 6
+#define DMCORE__TARGET_BLOCK (1u << DMCORE__TARGET_BLOCK_SHIFT)
+
+/* In dmcore_target::flags, the core's: the type has an end_io or per-bio data. */
+#define DMCORE__TARGET_FRAMES (1u << 31)
+
+/* One step of a table's flush: a device of its own, or a copy for a target's map. */
+struct dmcore__flush_step {
+	struct dmcore_bdev *bdev;     /* or NULL: */
+	struct dmcore_target *target;
+	uint32_t bio_nr;
+};
+
+/* Memory of a table, freed in one go. */
+struct dmcore__arena_chunk;
+
+/* A device that a table has opened, under each name by which it was asked for. */
+struct dmcore__table_device;
+
+struct dmcore_table {
+	/* Hot, and constant once complete. */
+	uint64_t size_sectors;
+	struct dmcore_target *whole;       /* the only target, if it never splits; or NULL */
+	uint32_t num_targets;
+	bool simple;                       /* never needs a fan: one target, no split, no copies */
+	uint64_t *ends;                    /* [i]: first sector behind target i */
+	struct dmcore_target **blocks;
+	struct dmcore__flush_step *flush_steps;
+	uint32_t num_flush_steps;
+
+	/* Cold. */
+	uint32_t frame_bytes;              /* frames needed from this table down */
+	uint32_t depth;
+	struct dmcore *core;
+	unsigned int flags;
+	bool complete;
+	struct dmcore_device *device;      /* that it is loaded into, or NULL */
+	struct dmcore_limits limits;
+	uint32_t room_targets;             /* of ends */
+	uint32_t num_blocks;
+	struct dmcore__arena_chunk *arena;
+	struct dmcore__table_device **devices; /* hash table */
+	uint32_t num_device_buckets;
+	uint32_t num_devices;
+	struct dmcore__table_device *newest_device; /* the others follow by age */
+	int lookup_error;                  /* of the last device that a constructor didn't get */
+	uint32_t failed_target;            /* that dmcore__table_finish() stopped at */
+	bool warned;                       /* of an alignment inconsistency */
+	uint32_t per_bio_bytes_max;        /* of its targets */
+	struct dmcore__list link;          /* core->map->tables */
+};
+
+enum dmcore__device_state {
+	DMCORE__DEVICE_SUSPENDED,
+	DMCORE__DEVICE_RUNNING,
+	DMCORE__DEVICE_REMOVED,
+	DMCORE__DEVICE_STATES,
+};
+
+struct dmcore_device {
+	_Atomic(struct dmcore_table *) live;
+	struct dmcore_bdev *bdev;
+	struct dmcore *core;
+	struct dmcore_table *inactive;
+	enum dmcore__device_state state;
+	bool read_only;
+	bool marked;                       /* device.c's, while it looks for cycles */
+	_Atomic uint32_t event_nr;
+	char *uuid;                        /* or NULL */
+	struct dmcore__list link;          /* core->map->devices */
+};
+
+struct dmcore__map {
+	struct dmcore__list types;         /* in order of their names */
+	struct dmcore__list devices;       /* in order of creation */
+	struct dmcore__list tables;        /* every one that exists */
+};
+
+int dmcore__map_create(struct dmcore *core);
+/* Destroys every device, uppermost first, and the registry. */
+void dmcore__map_destroy(struct dmcore *core);
+
+/* registry.c */
+const struct dmcore_target_type *dmcore__target_type_find(struct dmcore *core, const char *name);
+
+/* table.c: a table of the control plane, lock held by the caller as for all that follows. */
+
+/* A table line: type and params are pieces of a longer text. */
+struct dmcore__line {
+	uint64_t start;
+	uint64_t length;
+	const char *type;
+	size_t type_bytes;
+	const char *params;
+	size_t params_bytes;
+};
+
+struct dmcore_target *dmcore__table_target(const struct dmcore_table *table, uint32_t index);
+/* What dmcore_table_add() does. */
+int dmcore__table_add_line(struct dmcore_table *table, const struct dmcore__line *line);
+/* Grows room for so many targets at once; spares a parser of many lines the doubling. */
+int dmcore__table_reserve(struct dmcore_table *table, uint32_t num_targets);
+/* Destroys a table whether it is loaded or not. */
+void dmcore__table_destroy(struct dmcore_table *table);
+
+/* resources.c: the memory and the devices that a table keeps for its targets. */
+
+/* How much a table keeps at one moment. All zero: nothing. */
+struct dmcore__mark {
+	struct dmcore__arena_chunk *chunk;
+	size_t used_bytes;
+	struct dmcore__table_device *device;
+};
+
+/* Zeroed memory that lives as long as the table, or NULL. */
+void *dmcore__table_alloc(struct dmcore_table *table, size_t bytes);
+struct dmcore__mark dmcore__table_mark(const struct dmcore_table *table);
+/* Gives back what a table has taken since `mark`. */
+void dmcore__table_rewind(struct dmcore_table *table, struct dmcore__mark mark);
+/* Calls fn for each device of a table until it returns non-zero; for one that was asked for under
+ * two names, twice. */
+int dmcore__table_each_device(struct dmcore_table *table,
+			      int (*fn)(struct dmcore_bdev *bdev, void *context), void *context);
+
+/* limits.c */
+
+/* What dmcore_table_complete() does; the message says nothing of the place: failed_target does. */
+int dmcore__table_finish(struct dmcore_table *table);
+/* As dmcore_table_complete(), with the place in the message. */
+int dmcore__table_complete(struct dmcore_table *table);
+/* Checks again that the devices below suit a complete table, and stacks their limits again, as a
+ * resume must. */
+int dmcore__table_check_areas(struct dmcore_table *table);
+/* Works out frame_bytes and depth from the devices below as they now are. */
+int dmcore__table_measure(struct dmcore_table *table);
+
+/* flush.c: sets flush_steps, whole and simple. */
+int dmcore__table_plan_flush(struct dmcore_table *table);
+
+/* parse.c: as dmcore_table_parse(). */
+int dmcore__table_parse(struct dmcore *core, const char *text, unsigned int flags,
+			struct dmcore_table **result);
+
+/* status.c: appends the text of a table. */
+void dmcore__table_write(struct dmcore_table *table, enum dmcore_text_kind kind,
+			 struct dmcore_text *text);
+
+/* device.c */
+int dmcore__device_create(struct dmcore *core, const char *name, const char *uuid,
+			  unsigned int flags, struct dmcore_device **result);
+int dmcore__device_load(struct dmcore_device *device, struct dmcore_table *table);
+int dmcore__device_resume(struct dmcore_device *device);
+int dmcore__device_remove(struct dmcore_device *device);
+/* Removes every device, uppermost first. */
+void dmcore__devices_destroy(struct dmcore *core);
+
+/* submit.c: the route function of every mapped device. */
+enum dmcore__route dmcore__map_route(struct dmcore_bdev *bdev, struct dmcore_bio *bio);
+/* Bytes of frames that one layer takes. */
+uint32_t dmcore__map_frame_bytes(const struct dmcore_table *table);
+
+static inline struct dmcore_target *dmcore__target_at(const struct dmcore_table *table, uint32_t i)
+{
+	return &table->blocks[i >> DMCORE__TARGET_BLOCK_SHIFT][i & (DMCORE__TARGET_BLOCK - 1)];
+}
+
+#endif

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/* TABLE and STATUS lines, as dmsetup prints them. Called by applications. */
+#include <errno.h>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "map/map.h"
+
+/* A line has a space behind the type even if nothing follows, as dmsetup's has. */
+static void write_target(struct dmcore_target *target, enum dmcore_text_kind kind,
+			 struct dmcore_text *text)
+{
+	dmcore_text_printf(text, "%llu %llu %s ", (unsigned long long)target->begin,
+			   (unsigned long long)dmcore_target_len(target), target->type->name);
+	if (target->type->status)
+		target->type->status(target, kind, text);
+	dmcore__text_append(text, "\n", 1);
+}
+
+/* The text of a table, or of none. */
+static int64_t copy_text(struct dmcore *core, struct dmcore_table *table,
+			 enum dmcore_text_kind kind, char *buffer, size_t bytes)
+{
+	struct dmcore_text text;
+	int64_t ret;
+
+	if (kind != DMCORE_TEXT_TABLE && kind != DMCORE_TEXT_STATUS)
+		return dmcore__error(-EINVAL, "unknown kind of text: %d", (int)kind);
+	dmcore__text_init(&text, core);
+	for (uint32_t i = 0; table && i < table->num_targets && !text.failed; i++)
+		write_target(dmcore__table_target(table, i), kind, &text);
+	ret = dmcore__text_copy(&text, buffer, bytes);
+	dmcore__text_fini(&text);
+	if (ret < 0)
+		dmcore__error((int)ret, "no memory for a table's text");
+	return ret;
+}
+
+int64_t dmcore_table_text(struct dmcore_table *table, enum dmcore_text_kind kind, char *buffer,
+			  size_t bytes)
+{
+	int64_t ret;
+
+	ret = dmcore__control_begin(table ? table->core : NULL);
+	if (ret)
+		return ret;
+	ret = copy_text(table->core, table, kind, buffer, bytes);
+	dmcore__unlock(table->core);
+	return ret;
+}
+
+int64_t dmcore_device_text(struct dmcore_device *device, enum dmcore_text_kind kind, char *buffer,
+			   size_t bytes)
+{
+	struct dmcore_table *live;
+	int64_t ret;
+
+	ret = dmcore__control_begin(device ? device->core : NULL);
+	if (ret)
+		return ret;
+	live = atomic_load_explicit(&device->live, memory_order_relaxed);
+	ret = copy_text(device->core, live, kind, buffer, bytes);
+	dmcore__unlock(device->core);
+	return ret;
+}

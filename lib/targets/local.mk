@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: MIT
+# The list of targets. A file here is compiled and registered; that is all it takes.
+
+targets_sources = \
+	lib/targets/error.c \
+	lib/targets/linear.c \
+	lib/targets/striped.c \
+	lib/targets/zero.c

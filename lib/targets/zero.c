@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * zero: reads zeroes, forgets what is written. The origin of a sparse device.
+ *
+ * Table line:  <start> <length> zero
+ *
+ * Called by the core through the type at the end.
+ */
+#include <errno.h>
+
+#include <dmcore/target.h>
+
+static int zero_ctr(struct dmcore_target *target, struct dmcore_args *args)
+{
+	if (dmcore_args_left(args) != 0)
+		return dmcore_args_fail(args, -EINVAL, "No arguments required");
+	target->flags = DMCORE_TARGET_DISCARDS;
+	return 0;
+}
+
+static enum dmcore_map_result zero_map(struct dmcore_target *target, struct dmcore_bio *bio)
+{
+	(void)target;
+	switch (bio->op) {
+	case DMCORE_OP_READ:
+		/* Nothing is gained by having zeroes ahead of time. */
+		if (bio->flags & DMCORE_BIO_RAHEAD)
+			return DMCORE_MAP_KILL;
+		dmcore_bio_complete(bio, dmcore_bio_zero_fill(bio));
+		return DMCORE_MAP_SUBMITTED;
+	case DMCORE_OP_WRITE:
+	case DMCORE_OP_DISCARD:
+		dmcore_bio_complete(bio, 0);
+		return DMCORE_MAP_SUBMITTED;
+	default:
+		return DMCORE_MAP_KILL;
+	}
+}
+
+static unsigned int zero_num_bios(const struct dmcore_target *target, enum dmcore_op op)
+{
+	(void)target;
+	return op == DMCORE_OP_DISCARD ? 1 : 0;
+}
+
+extern const struct dmcore_target_type dmcore__target_zero;
+
+const struct dmcore_target_type dmcore__target_zero = {
+	.struct_size = sizeof(struct dmcore_target_type),
+	.name = "zero",
+	.version = { 1, 2, 0 },
+	.ctr = zero_ctr,
+	.map = zero_map,
+	.num_bios = zero_num_bios,
+};

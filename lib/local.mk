@@ -72,6 +72,14 @@ bdev_sources = \
 	lib/bdev/limits.c \
 	lib/bdev/sync.c
 
+dmio_sources = \
+	lib/dmio/client.c \
+	lib/dmio/dmio.h \
+	lib/dmio/io.c \
+	lib/dmio/memory.c \
+	lib/dmio/memory.h \
+	lib/dmio/service.c
+
 map_sources = \
 	lib/map/concise.c \
 	lib/map/device.c \
@@ -99,6 +107,7 @@ lib_libdmcore_core_la_SOURCES = \
 	$(queue_sources) \
 	$(bdev_sources) \
 	$(drivers_sources) \
+	$(dmio_sources) \
 	$(map_sources) \
 	$(targets_sources)
 

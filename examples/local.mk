@@ -1,1 +1,64 @@
 # SPDX-License-Identifier: MIT
+# Examples use the installed interface only, so they link the shared library. dmcat is the largest
+# of them, and is installed. tests/examples/programs runs the others.
+
+bin_PROGRAMS = examples/dmcat/dmcat
+examples_dmcat_dmcat_LDADD = lib/libdmcore.la
+examples_dmcat_dmcat_SOURCES = \
+	examples/dmcat/commands.c \
+	examples/dmcat/commands.h \
+	examples/dmcat/devices.c \
+	examples/dmcat/devices.h \
+	examples/dmcat/files.c \
+	examples/dmcat/files.h \
+	examples/dmcat/info.c \
+	examples/dmcat/io.c \
+	examples/dmcat/io.h \
+	examples/dmcat/json.c \
+	examples/dmcat/json.h \
+	examples/dmcat/main.c \
+	examples/dmcat/options.c \
+	examples/dmcat/options.h \
+	examples/dmcat/progress.c \
+	examples/dmcat/progress.h \
+	examples/dmcat/report.c \
+	examples/dmcat/report.h \
+	examples/dmcat/script.c \
+	examples/dmcat/script.h \
+	examples/dmcat/session.c \
+	examples/dmcat/session.h \
+	examples/dmcat/show.c \
+	examples/dmcat/show.h \
+	examples/dmcat/verbs.c \
+	examples/dmcat/words.c \
+	examples/dmcat/words.h
+$(examples_dmcat_dmcat_OBJECTS): | $(BUILT_SOURCES)
+
+# bash-completion looks for a file of the command's name.
+bashcompletiondir = $(datadir)/bash-completion/completions
+bashcompletion_DATA = examples/completions/dmcat
+EXTRA_DIST += examples/dmcat/completion.bash
+CLEANFILES += examples/completions/dmcat
+examples/completions/dmcat: $(srcdir)/examples/dmcat/completion.bash
+	$(AM_V_GEN)$(MKDIR_P) examples/completions && cp $< $@
+
+example_programs = \
+	examples/custom-driver \
+	examples/epoll-loop \
+	examples/hello-linear \
+	examples/poll-loop \
+	examples/threads
+noinst_PROGRAMS += $(example_programs)
+examples_custom_driver_LDADD = lib/libdmcore.la
+examples_epoll_loop_LDADD = lib/libdmcore.la
+examples_hello_linear_LDADD = lib/libdmcore.la
+examples_poll_loop_LDADD = lib/libdmcore.la
+examples_threads_LDADD = lib/libdmcore.la -lpthread
+
+# Built outside the tree, against what is installed.
+EXTRA_DIST += \
+	examples/demo.sh \
+	examples/target-reverse/Makefile \
+	examples/target-reverse/reverse.c \
+	examples/target-reverse/reverse.h \
+	examples/target-reverse/try.c

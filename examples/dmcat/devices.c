@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT */
+/* Mapped devices: defined, found, removed; and the opening of devices of any kind. */
+#include "devices.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "words.h"
+
+/* ---- making them ---- */
+
+/* Puts a table into a new device. The device exists first, so that a table which names its own
+ * device is refused for what it is. */
+static int load(struct session *session, struct dmcore_device *device, const char *text)
+{
+	struct dmcore_table *table;
+	int ret = dmcore_table_parse(session->core, text, options_open_flags(&session->options),
+				     &table);
+
+	if (ret)
+		return ret;
+	ret = dmcore_device_load(device, table);
+	if (ret)
+		dmcore_table_destroy(table);
+	else
+		ret = dmcore_device_resume(device);
+	return ret;
+}
+
+/* Says what may help after a refusal to open something for writing. */
+static void hint(const struct session *session, int error)
+{
+	bool is_refusal = error == -EACCES || error == -EROFS || error == -EPERM;
+
+	if (is_refusal && !session->options.read_only && !session->options.quiet)
+		report_note("note", "-r opens everything read-only");
+}
+
+enum exit_status devices_create(struct session *session, const char *name, const char *text,
+				const char *file, unsigned long lines_before)
+{
+	unsigned int flags = session->options.read_only ? DMCORE_OPEN_READ_ONLY : 0;
+	struct dmcore_device *device;
+	enum exit_status status;
+	int ret = dmcore_device_create(session->core, name, NULL, flags, &device);
+
+	if (ret)
+		return report_library(&session->report, EXIT_BAD_USAGE, ret);
+	ret = load(session, device, text);
+	if (ret) {
+		status = report_table(&session->report, ret, file, lines_before);
+		hint(session, ret);
+		dmcore_device_remove(device);
+		return status;
+	}
+	return EXIT_DONE;
+}
+
+/* ---- the command line's ---- */
+
+/* A table in the argument itself, or behind an @ in a file. */
+static enum exit_status create_from(struct session *session, const char *name, const char *source)
+{
+	struct report *report = &session->report;
+	enum exit_status status;
+	char *text;
+	int ret;
+
+	if (source[0] != '@')
+		return devices_create(session, name, source, NULL, 0);
+	source++;
+	if (strcmp(source, "-") == 0) {
+		status = session_take_stdin(session, "a table");
+		if (status)
+			return status;
+	}
+	ret = files_read_text(source, DMCORE_TABLE_TEXT_BYTES_MAX, &text);
+	if (ret == -E2BIG)
+		return report_error(report, EXIT_BAD_USAGE, ret,
+				    "%s: longer than a table's %u bytes", source,
+				    DMCORE_TABLE_TEXT_BYTES_MAX);
+	if (ret == -EILSEQ)
+		return report_error(report, EXIT_BAD_USAGE, ret,
+				    "%s: not a table: there are NUL bytes in it", source);
+	if (ret)
+		return report_error(report, EXIT_BAD_USAGE, ret, "%s: %s", source, strerror(-ret));
+	status = devices_create(session, name, text, source, 0);
+	free(text);
+	return status;
+}
+
+static enum exit_status define_named(struct session *session, const char *text)
+{
+	const char *equals = strchr(text, '=');
+	enum exit_status status;
+	char *name;
+	char *place;
+
+	if (!equals || equals == text)
+		return report_error(&session->report, EXIT_BAD_USAGE, EINVAL,
+				    "-d %s: not NAME=TABLE or NAME=@FILE", text);
+	name = strndup(text, (size_t)(equals - text));
+	if (!name || asprintf(&place, "-d %s", name) < 0) {
+		free(name);
+		return report_error(&session->report, EXIT_BAD_USAGE, ENOMEM, "no memory");
+	}
+	session->report.command = place;
+	status = create_from(session, name, equals + 1);
+	session->report.command = NULL;
+	free(place);
+	free(name);
+	return status;
+}
+
+/* Devices without a name get one that is free: `unnamed`, `unnamed2` … */
+static enum exit_status define_unnamed(struct session *session, const char *text)
+{
+	enum exit_status status;
+	char name[32] = "unnamed";
+
+	for (unsigned int i = 2; dmcore_device_find(session->core, name); i++)
+		snprintf(name, sizeof(name), "unnamed%u", i);
+	session->report.command = "-t";
+	status = create_from(session, name, text);
+	session->report.command = NULL;
+	return status;
+}
+
+static enum exit_status define_concise(struct session *session, const char *text)
+{
+	enum exit_status status = EXIT_DONE;
+	struct dmcore_device *last;
+	int ret;
+
+	session->report.command = "-c";
+	ret = dmcore_device_create_concise(session->core, text,
+					   options_open_flags(&session->options), &last);
+	if (ret)
+		status = report_library(&session->report, EXIT_BAD_USAGE, ret);
+	else if (!last)
+		status = report_error(&session->report, EXIT_BAD_USAGE, EINVAL,
+				      "it names no device");
+	session->report.command = NULL;
+	return status;
+}
+
+enum exit_status devices_define(struct session *session)
+{
+	enum exit_status status = EXIT_DONE;
+
+	for (unsigned int i = 0; status == EXIT_DONE && i < session->options.num_definitions; i++) {
+		const struct definition *definition = &session->options.definitions[i];
+
+		switch (definition->kind) {
+		case DEFINE_NAMED:
+			status = define_named(session, definition->text);
+			break;
+		case DEFINE_UNNAMED:
+			status = define_unnamed(session, definition->text);
+			break;
+		case DEFINE_CONCISE:
+			status = define_concise(session, definition->text);
+			break;
+		}
+	}
+	return status;
+}
+
+/* ---- finding, opening, removing ---- */
+
+enum exit_status devices_find(struct session *session, const char *name,
+			      struct dmcore_device **result)
+{
+	*result = dmcore_device_find(session->core, name);
+	if (!*result)
+		return report_error(&session->report, EXIT_BAD_USAGE, ENXIO,
+				    "there is no mapped device '%s'", name);
+	return EXIT_DONE;
+}
+
+enum exit_status devices_chosen(struct session *session, const char **spec)
+{
+	struct dmcore_device *last = NULL;
+	struct dmcore_device *device;
+
+	if (session->options.device) {
+		*spec = session->options.device;
+		return EXIT_DONE;
+	}
+	for (unsigned int i = 0; (device = dmcore_device_at(session->core, i)); i++)
+		last = device;
+	if (!last)
+		return report_error(&session->report, EXIT_BAD_USAGE, EINVAL,
+				    "no device: define one with -d, -t or -c, or name one with "
+				    "--dev");
+	*spec = dmcore_device_name(last);
+	return EXIT_DONE;
+}
+
+enum exit_status devices_text(struct session *session, struct dmcore_device *device,
+			      enum dmcore_text_kind kind, char **text)
+{
+	int64_t length = dmcore_device_text(device, kind, NULL, 0);
+
+	*text = NULL;
+	if (length >= 0) {
+		*text = malloc((size_t)length + 1);
+		if (!*text)
+			return report_error(&session->report, EXIT_IO_FAILED, ENOMEM, "no memory");
+		length = dmcore_device_text(device, kind, *text, (size_t)length + 1);
+	}
+	if (length >= 0)
+		return EXIT_DONE;
+	free(*text);
+	*text = NULL;
+	return report_library(&session->report, EXIT_IO_FAILED, (int)length);
+}
+
+enum exit_status devices_open(struct session *session, const char *spec, bool will_write,
+			      struct dmcore_bdev **result)
+{
+	unsigned int flags = options_open_flags(&session->options);
+	int ret;
+
+	if (!will_write && !dmcore_device_find(session->core, spec))
+		flags |= DMCORE_OPEN_READ_ONLY;
+	ret = dmcore_bdev_open(session->core, spec, flags, result);
+	if (ret)
+		return report_library(&session->report, EXIT_IO_FAILED, ret);
+	if (will_write && dmcore_bdev_is_read_only(*result)) {
+		dmcore_bdev_close(*result);
+		return report_error(&session->report, EXIT_IO_FAILED, EROFS,
+				    "'%s' is open read-only", spec);
+	}
+	return EXIT_DONE;
+}
+
+enum exit_status devices_remove(struct session *session, const char *name)
+{
+	struct dmcore_device *device;
+	enum exit_status status = devices_find(session, name, &device);
+	int ret;
+
+	if (status)
+		return status;
+	ret = dmcore_device_remove(device);
+	return ret ? report_library(&session->report, EXIT_IO_FAILED, ret) : EXIT_DONE;
+}
+
+/* ---- outputs ---- */
+
+/* Whether a device's specification, which is no mapped device's, means that file. */
+static bool is_same_file(const char *spec, const struct stat *file)
+{
+	char numbered[64];
+	struct stat other;
+	bool is_node;
+
+	if (strncmp(spec, "file:", 5) == 0)
+		spec += 5;
+	if (stat(spec, &other) < 0) {
+		snprintf(numbered, sizeof(numbered), "/dev/block/%s", spec);
+		if (stat(numbered, &other) < 0)
+			return false;
+	}
+	is_node = S_ISBLK(file->st_mode) && S_ISBLK(other.st_mode);
+	return (is_node && other.st_rdev == file->st_rdev) ||
+	       (other.st_dev == file->st_dev && other.st_ino == file->st_ino);
+}
+
+/* Whether a table names that file as a device. To take any argument of a target for a device's name
+ * errs on the safe side. */
+static bool table_names(struct session *session, char *text, const struct stat *file)
+{
+	char *line;
+
+	while ((line = strsep(&text, "\n"))) {
+		const char *word;
+
+		/* Start, length and type come first. */
+		for (unsigned int i = 0; (word = words_next(&line)); i++) {
+			if (i >= 3 && !dmcore_device_find(session->core, word) &&
+			    is_same_file(word, file))
+				return true;
+		}
+	}
+	return false;
+}
+
+enum exit_status devices_check_output(struct session *session, const char *spec, const char *path)
+{
+	struct dmcore_device *device;
+	struct stat file;
+
+	if (stat(path, &file) < 0 || !(S_ISREG(file.st_mode) || S_ISBLK(file.st_mode)))
+		return EXIT_DONE;
+	if (!dmcore_device_find(session->core, spec) && is_same_file(spec, &file))
+		return report_error(&session->report, EXIT_IO_FAILED, EBUSY,
+				    "%s is the device that is to be read", path);
+	for (unsigned int i = 0; (device = dmcore_device_at(session->core, i)); i++) {
+		enum exit_status status;
+		char *text;
+		bool is_used;
+
+		status = devices_text(session, device, DMCORE_TEXT_TABLE, &text);
+		if (status)
+			return status;
+		is_used = table_names(session, text, &file);
+		free(text);
+		if (is_used)
+			return report_error(&session->report, EXIT_IO_FAILED, EBUSY,
+					    "%s is a part of the device '%s'", path,
+					    dmcore_device_name(device));
+	}
+	return EXIT_DONE;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/* Mapped devices: defined, found, removed; and the opening of devices of any kind. */
+#ifndef DMCAT_DEVICES_H
+#define DMCAT_DEVICES_H
+
+#include "session.h"
+
+/* Makes what -d, -t and -c ask for. */
+enum exit_status devices_define(struct session *session);
+
+/* Makes a device from a table's text, which stands in `file` (or NULL) behind `lines_before`. */
+enum exit_status devices_create(struct session *session, const char *name, const char *text,
+				const char *file, unsigned long lines_before);
+enum exit_status devices_remove(struct session *session, const char *name);
+
+/* The mapped device of that name; an error if there is none. */
+enum exit_status devices_find(struct session *session, const char *name,
+			      struct dmcore_device **result);
+
+/* The table or status text of a device, for free(). It may be cut if it grows meanwhile. */
+enum exit_status devices_text(struct session *session, struct dmcore_device *device,
+			      enum dmcore_text_kind kind, char **text);
+
+/* The specification of the device that a command acts on. Borrowed. */
+enum exit_status devices_chosen(struct session *session, const char **spec);
+
+/* Opens any device, for dmcore_bdev_close(). A leaf that won't be written is opened read-only. */
+enum exit_status devices_open(struct session *session, const char *spec, bool will_write,
+			      struct dmcore_bdev **result);
+
+/*
+ * Refuses a file as an output when it is what a device stands on: to empty it would destroy the
+ * data that are to be read.
+ */
+enum exit_status devices_check_output(struct session *session, const char *spec, const char *path);
+
+#endif

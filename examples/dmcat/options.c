@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT */
+/* The command line. */
+#include "options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "words.h"
+
+enum { OPTION_DEV = 256, OPTION_WORKERS, OPTION_DIRECT, OPTION_JSON };
+
+static const struct option long_options[] = {
+	{ "dev", required_argument, NULL, OPTION_DEV },
+	{ "workers", required_argument, NULL, OPTION_WORKERS },
+	{ "direct", no_argument, NULL, OPTION_DIRECT },
+	{ "json", no_argument, NULL, OPTION_JSON },
+	{ "help", no_argument, NULL, 'h' },
+	{ "version", no_argument, NULL, 'V' },
+	{ NULL, 0, NULL, 0 },
+};
+
+static const char help[] =
+	"Usage: dmcat [OPTIONS] COMMAND [ARGS]\n"
+	"Define mapped devices over files and block devices, and read and write them.\n"
+	"\n"
+	"  -d NAME=TABLE      define a mapped device; NAME=@FILE takes the table from a file,\n"
+	"                     @- from standard input. Repeatable, in order: later tables may\n"
+	"                     name earlier devices as NAME or /dev/mapper/NAME\n"
+	"  -t TABLE|@FILE     define one without a name\n"
+	"  -c CONCISE         define several in dmsetup's concise form\n"
+	"      --dev DEV      act on this device, not on the one defined last: a NAME, a path,\n"
+	"                     MAJOR:MINOR or DRIVER:ARGS\n"
+	"  -b BACKEND         auto, io_uring or pread\n"
+	"      --workers N    threads of the pread backend, 0 to 64\n"
+	"  -r                 open everything read-only\n"
+	"      --direct       past the page cache\n"
+	"      --json         status, table, info and targets as JSON\n"
+	"  -q                 no progress bar, no warnings\n"
+	"  -k                 keep going after an error in a script\n"
+	"  -h, --help         print this\n"
+	"  -V, --version      print the version\n"
+	"\n"
+	"Commands:\n"
+	"  read [SECTOR [COUNT]]   to standard output\n"
+	"  write [SECTOR]          from standard input, then flush\n"
+	"  status | table | info   of the device\n"
+	"  targets                 the target types and their versions\n"
+	"  run FILE|-              a script, a command a line:\n"
+	"    create NAME, table lines, end       remove NAME     resume NAME\n"
+	"    read DEV SECTOR COUNT FILE          write DEV SECTOR COUNT FILE [SKIP]\n"
+	"    flush DEV     discard DEV SECTOR COUNT     zero DEV SECTOR COUNT\n"
+	"    status [NAME]     table [NAME]     echo TEXT\n"
+	"\n"
+	"Sectors are 512 bytes. Exit status: 0 when all worked, 1 when I/O failed, 2 for bad\n"
+	"usage or a bad table. See dmcat(1).\n";
+
+void options_print_help(void)
+{
+	fputs(help, stdout);
+}
+
+void options_print_version(void)
+{
+	printf("dmcat %s, libdmcore %s\n", DMCORE_VERSION_STRING, dmcore_version());
+}
+
+static void define(struct options *options, int kind, const char *text)
+{
+	struct definition *definition = &options->definitions[options->num_definitions++];
+
+	definition->kind = kind;
+	definition->text = text;
+}
+
+static enum exit_status set_backend(struct options *options, struct report *report,
+				    const char *name)
+{
+	if (strcmp(name, "auto") == 0)
+		options->backend = DMCORE_BACKEND_AUTO;
+	else if (strcmp(name, "io_uring") == 0)
+		options->backend = DMCORE_BACKEND_IO_URING;
+	else if (strcmp(name, "pread") == 0)
+		options->backend = DMCORE_BACKEND_PREAD;
+	else
+		return report_error(report, EXIT_BAD_USAGE, EINVAL,
+				    "-b %s: not auto, io_uring or pread", name);
+	return EXIT_DONE;
+}
+
+static enum exit_status set_workers(struct options *options, struct report *report,
+				    const char *word)
+{
+	uint64_t workers;
+	int ret = words_number(word, &workers);
+
+	if (ret || workers > DMCORE_QUEUE_WORKERS_MAX)
+		return report_error(report, EXIT_BAD_USAGE, ret ? ret : ERANGE,
+				    "--workers %s: not a number from 0 to %u", word,
+				    DMCORE_QUEUE_WORKERS_MAX);
+	options->workers = (unsigned int)workers;
+	return EXIT_DONE;
+}
+
+static enum exit_status set_option(struct options *options, struct report *report, int option)
+{
+	switch (option) {
+	case 'd':
+		define(options, DEFINE_NAMED, optarg);
+		return EXIT_DONE;
+	case 't':
+		define(options, DEFINE_UNNAMED, optarg);
+		return EXIT_DONE;
+	case 'c':
+		define(options, DEFINE_CONCISE, optarg);
+		return EXIT_DONE;
+	case OPTION_DEV:
+		options->device = optarg;
+		return EXIT_DONE;
+	case 'b':
+		return set_backend(options, report, optarg);
+	case OPTION_WORKERS:
+		return set_workers(options, report, optarg);
+	case 'r':
+		options->read_only = true;
+		return EXIT_DONE;
+	case OPTION_DIRECT:
+		options->direct = true;
+		return EXIT_DONE;
+	case OPTION_JSON:
+		options->json = true;
+		return EXIT_DONE;
+	case 'q':
+		options->quiet = true;
+		return EXIT_DONE;
+	case 'k':
+		options->keep_going = true;
+		return EXIT_DONE;
+	case 'h':
+		options->help = true;
+		return EXIT_DONE;
+	case 'V':
+		options->version = true;
+		return EXIT_DONE;
+	default:
+		return EXIT_BAD_USAGE;
+	}
+}
+
+/* What getopt_long() has refused: it stands before optind, or is in optopt. */
+static enum exit_status refuse(struct report *report, int option, char **argv)
+{
+	const char *why = option == ':' ? "needs an argument" : "is not an option, or is ambiguous";
+
+	if (optopt > 0 && optopt < 256)
+		return report_error(report, EXIT_BAD_USAGE, EINVAL, "-%c %s; see dmcat --help",
+				    optopt, why);
+	if (option == '?' && optopt >= 256)
+		why = "takes no argument";
+	return report_error(report, EXIT_BAD_USAGE, EINVAL, "%s %s; see dmcat --help",
+			    argv[optind - 1], why);
+}
+
+enum exit_status options_parse(struct options *options, struct report *report, int argc,
+			       char **argv)
+{
+	enum exit_status status = EXIT_DONE;
+	int option;
+
+	*options = (struct options){ .backend = DMCORE_BACKEND_AUTO };
+	options->definitions = calloc((size_t)argc + 1, sizeof(*options->definitions));
+	if (!options->definitions)
+		return report_error(report, EXIT_BAD_USAGE, ENOMEM, "no memory");
+	opterr = 0;
+	while (status == EXIT_DONE) {
+		option = getopt_long(argc, argv, ":d:t:c:b:rqkhV", long_options, NULL);
+		if (option == -1)
+			break;
+		if (option == '?' || option == ':')
+			status = refuse(report, option, argv);
+		else
+			status = set_option(options, report, option);
+	}
+	options->words = argv + optind;
+	options->num_words = (unsigned int)(argc - optind);
+	return status;
+}
+
+void options_free(struct options *options)
+{
+	free(options->definitions);
+	options->definitions = NULL;
+}
+
+unsigned int options_open_flags(const struct options *options)
+{
+	return (options->read_only ? DMCORE_OPEN_READ_ONLY : 0) |
+	       (options->direct ? DMCORE_OPEN_DIRECT : 0);
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/* Numbers, words of a script line, and sizes for people. */
+#include "words.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+/* Of the C locale, so that no byte of a UTF-8 name is taken for white space. */
+static bool is_space(char c)
+{
+	return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+int words_number(const char *word, uint64_t *value)
+{
+	uint64_t number = 0;
+	bool too_large = false;
+
+	if (!*word)
+		return -EINVAL;
+	for (; *word; word++) {
+		unsigned int digit = (unsigned int)(*word - '0');
+
+		if (*word < '0' || *word > '9')
+			return -EINVAL;
+		if (number > (UINT64_MAX - digit) / 10)
+			too_large = true;
+		number = number * 10 + digit;
+	}
+	if (too_large)
+		return -ERANGE;
+	*value = number;
+	return 0;
+}
+
+static char *skip_space(char *text)
+{
+	while (is_space(*text))
+		text++;
+	return text;
+}
+
+char *words_next(char **rest)
+{
+	char *from = skip_space(*rest);
+	char *word = from;
+	char *to = from;
+
+	while (*from && !is_space(*from)) {
+		if (*from == '\\' && from[1])
+			from++;
+		*to++ = *from++;
+	}
+	/* The word may reach up to here: look before its end is marked. */
+	*rest = *from ? from + 1 : from;
+	if (to == word)
+		return NULL;
+	*to = '\0';
+	return word;
+}
+
+int words_split(char *line, char **words, unsigned int max, unsigned int *count)
+{
+	char *rest = skip_space(line);
+
+	*count = 0;
+	while (*rest && *rest != '#') {
+		if (*count == max)
+			return -E2BIG;
+		words[(*count)++] = words_next(&rest);
+		rest = skip_space(rest);
+	}
+	return 0;
+}
+
+void words_size(uint64_t bytes, char text[WORDS_SIZE_BYTES])
+{
+	static const char units[] = "KMGTPE";
+	unsigned int unit = 0;
+	uint64_t rest = 0;
+
+	if (bytes < 1024) {
+		snprintf(text, WORDS_SIZE_BYTES, "%u bytes", (unsigned int)bytes);
+		return;
+	}
+	while (bytes >= 1024) {
+		rest = bytes % 1024;
+		bytes /= 1024;
+		unit++;
+	}
+	snprintf(text, WORDS_SIZE_BYTES, "%u.%u %ciB", (unsigned int)bytes,
+		 (unsigned int)(rest * 10 / 1024), units[unit - 1]);
+}

@@ -1,1 +1,42 @@
 # SPDX-License-Identifier: MIT
+# The benchmark. It takes --smoke, which ends within three seconds; make check runs that. It uses
+# the public interface through the shared library, as an application does.
+
+bench_programs = bench/dmcore-bench
+
+check_PROGRAMS += $(bench_programs)
+
+bench_dmcore_bench_SOURCES = \
+	bench/bench.h \
+	bench/file.c \
+	bench/harness.c \
+	bench/load.c \
+	bench/load.h \
+	bench/main.c \
+	bench/null.c \
+	bench/report.c \
+	bench/rig.c \
+	bench/rig.h \
+	bench/straw.c \
+	bench/straw.h \
+	bench/striped.c \
+	bench/table.c \
+	bench/threads.c \
+	bench/uring_floor.c \
+	bench/uring_floor.h
+bench_dmcore_bench_CFLAGS = $(AM_CFLAGS) $(LIBURING_CFLAGS)
+# -no-install: a program that valgrind can run, in place of a script that runs it.
+bench_dmcore_bench_LDFLAGS = $(AM_LDFLAGS) -no-install
+bench_dmcore_bench_LDADD = lib/libdmcore.la $(LIBURING_LIBS) -lpthread
+
+EXTRA_DIST += bench/README.md bench/instructions
+
+.PHONY: bench bench-instructions
+
+# In full, judged. make bench BENCH_FLAGS='--only file --json'
+bench: all-am $(bench_programs)
+	$(AM_V_at)bench/dmcore-bench$(EXEEXT) --gate $(BENCH_FLAGS)
+
+# Needs valgrind.
+bench-instructions: all-am $(bench_programs)
+	$(AM_V_at)$(srcdir)/bench/instructions bench/dmcore-bench$(EXEEXT)

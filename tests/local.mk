@@ -1,1 +1,205 @@
 # SPDX-License-Identifier: MIT
+# The tests. tests/unit/ mirrors lib/: a new program tests/unit/map/test_table.c is one line in
+# unit_tests. It links the whole library, internal symbols included, and tests/support/.
+
+unit_tests = \
+	tests/fault/test_alloc \
+	tests/fault/test_map_memory \
+	tests/golden/test_images \
+	tests/golden/test_tables \
+	tests/prop/test_linear_striped \
+	tests/prop/test_lookup \
+	tests/unit/base/test_args \
+	tests/unit/base/test_text \
+	tests/unit/bdev/test_bio \
+	tests/unit/bdev/test_fan \
+	tests/unit/bdev/test_file \
+	tests/unit/bdev/test_file_block \
+	tests/unit/bdev/test_file_faults \
+	tests/unit/bdev/test_file_openings \
+	tests/unit/bdev/test_file_syncs \
+	tests/unit/bdev/test_huge \
+	tests/unit/bdev/test_leaf \
+	tests/unit/bdev/test_mem \
+	tests/unit/bdev/test_misuse \
+	tests/unit/bdev/test_sync \
+	tests/unit/dmio/test_client \
+	tests/unit/dmio/test_dmio \
+	tests/unit/dmio/test_failures \
+	tests/unit/dmio/test_mapped \
+	tests/unit/dmio/test_memory \
+	tests/unit/dmio/test_refusals \
+	tests/unit/dmio/test_reserve \
+	tests/unit/map/test_concise \
+	tests/unit/map/test_device \
+	tests/unit/map/test_device_io \
+	tests/unit/map/test_flush \
+	tests/unit/map/test_limits \
+	tests/unit/map/test_parse \
+	tests/unit/map/test_registry \
+	tests/unit/map/test_submit \
+	tests/unit/map/test_table \
+	tests/unit/queue/test_create \
+	tests/unit/queue/test_fd \
+	tests/unit/queue/test_inbox \
+	tests/unit/queue/test_owner \
+	tests/unit/queue/test_queue \
+	tests/unit/queue/test_service \
+	tests/unit/queue/test_signals \
+	tests/unit/queue/test_turns \
+	tests/unit/targets/test_error \
+	tests/unit/targets/test_linear \
+	tests/unit/targets/test_striped \
+	tests/unit/targets/test_zero \
+	tests/unit/test_context \
+	tests/unit/test_data_path
+
+# What several programs share.
+support_sources = \
+	tests/support/dmio_world.c \
+	tests/support/dmio_world.h \
+	tests/support/fault_driver.c \
+	tests/support/fault_driver.h \
+	tests/support/fixture.c \
+	tests/support/fixture.h \
+	tests/support/model.c \
+	tests/support/model.h \
+	tests/support/rig.c \
+	tests/support/rig.h \
+	tests/support/rng.c \
+	tests/support/rng.h \
+	tests/support/scratch.c \
+	tests/support/scratch.h \
+	tests/support/stage.c \
+	tests/support/stage.h \
+	tests/support/syscalls.c \
+	tests/support/syscalls.h \
+	tests/support/trace.c \
+	tests/support/trace.h \
+	tests/support/trial.c \
+	tests/support/trial.h
+
+# Run once, as they are: exit status 0 passes, 77 skips, anything else fails.
+api_checks = \
+	tests/api/tidy \
+	tests/api/tidy-selftest \
+	tests/api/symbols \
+	tests/api/globals \
+	tests/api/headers \
+	tests/api/docs
+
+# The same, for dmcat and the other examples.
+example_checks = \
+	tests/dmcat/backends.sh \
+	tests/dmcat/io.sh \
+	tests/dmcat/json.sh \
+	tests/dmcat/manual.sh \
+	tests/dmcat/script.sh \
+	tests/dmcat/tables.sh \
+	tests/dmcat/usage.sh \
+	tests/examples/demo.sh \
+	tests/examples/programs.sh
+
+# The same, for what make install leaves.
+installed_checks = \
+	tests/api/installed \
+	tests/examples/target-reverse.sh
+
+EXTRA_DIST += $(api_checks) $(example_checks) $(installed_checks) \
+	tests/api/hello.c \
+	tests/api/hello.cc \
+	tests/dmcat/lib.sh \
+	tests/golden/images.tar.gz \
+	tests/golden/pack-images \
+	tests/golden/tables.txt \
+	tests/run-suite \
+	tests/valgrind.supp
+
+# ---- how they are built -------------------------------------------------------------------------
+
+# Launches a program with io_uring or locked memory forbidden.
+check_PROGRAMS += tests/support/forbid
+tests_support_forbid_LDADD =
+
+LDADD = $(support_library) lib/libdmcore_core.la $(runner_library)
+
+if WITH_UNIT_TESTS
+check_PROGRAMS += $(unit_tests)
+check_LIBRARIES += tests/support/libsupport.a
+support_library = tests/support/libsupport.a
+tests_support_libsupport_a_SOURCES = $(support_sources)
+if WITH_PLAIN_RUNNER
+check_LIBRARIES += tests/support/libplain_runner.a
+tests_support_libplain_runner_a_SOURCES = tests/support/plain_runner.c
+runner_library = tests/support/libplain_runner.a
+else
+runner_library = $(CRITERION_LIBS)
+endif
+endif
+EXTRA_DIST += tests/support/plain_runner.c
+
+# ---- how they are run ---------------------------------------------------------------------------
+
+# make check CHECK_MODES=pread TESTS_FILTER=map/test_table:table_parse/* V=1
+FORBIDDEN_MODES = enosys eperm memlock0
+CHECK_MODES = io_uring pread $(FORBIDDEN_MODES)
+scripts_to_run = $(addprefix $(srcdir)/,$(api_checks) $(example_checks))
+
+run_suite = \
+	CC='$(CC)' CXX='$(CXX)' CFLAGS='$(CFLAGS)' LDFLAGS='$(LDFLAGS)' MAKE='$(MAKE)' \
+	PYTHON='$(PYTHON)' PKG_CONFIG='$(PKG_CONFIG)' SANITIZER_FLAGS='$(SANITIZER_FLAGS)' \
+	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
+	$(PYTHON) $(srcdir)/tests/run-suite --filter '$(TESTS_FILTER)' --logs tests \
+		$(if $(filter 1,$(V)),--verbose) --forbid tests/support/forbid$(EXEEXT)
+if !HAVE_LIBURING
+run_suite += --without-liburing
+endif
+
+.PHONY: check-suite check-unit check-forbidden check-api check-installed check-needs \
+	check-programs check-valgrind say-no-unit-tests
+
+check-local: check-suite
+
+check-suite: check-needs
+	+$(AM_V_at)$(run_suite) --modes '$(CHECK_MODES)' --programs $(unit_programs) \
+		--scripts $(scripts_to_run) --smoke $(bench_programs)
+
+check-programs: all-am $(check_LIBRARIES) $(check_PROGRAMS)
+
+# The parts of it.
+check-unit: check-programs check-needs
+	+$(AM_V_at)$(run_suite) --modes 'io_uring pread' --programs $(unit_programs)
+
+check-forbidden: check-programs check-needs
+	+$(AM_V_at)$(run_suite) --modes '$(FORBIDDEN_MODES)' --programs $(unit_programs)
+
+# Finds what the sanitizers don't: decisions on memory that nobody wrote. valgrind does not know all
+# of io_uring, nor does it see the verdict of Criterion's sandbox.
+# Leaks are the address sanitizer's to find: here the tests of fork() would seem to leak.
+valgrind_command = $(VALGRIND) -q --error-exitcode=99 --leak-check=no \
+	--suppressions=$(srcdir)/tests/valgrind.supp
+
+check-valgrind: check-programs check-needs
+	$(AM_V_at)test '$(TEST_RUNNER)' = plain || \
+		{ echo 'check-valgrind needs configure --with-test-runner=plain' >&2; exit 1; }
+	+$(AM_V_at)$(run_suite) --modes pread --programs $(unit_programs) \
+		--timeout 1800 --test-timeout 600 --wrap '$(valgrind_command)'
+
+check-api: all-am check-needs
+	+$(AM_V_at)$(run_suite) --scripts $(scripts_to_run)
+
+# Installs into a temporary folder and builds programs against that.
+check-installed: all-am check-needs
+	+$(AM_V_at)$(run_suite) --scripts $(addprefix $(srcdir)/,$(installed_checks))
+
+check-needs:
+	$(AM_V_at)test -n '$(PYTHON)' || { echo 'make check needs python3' >&2; exit 1; }
+
+if WITH_UNIT_TESTS
+unit_programs = $(unit_tests)
+else
+check-suite check-unit check-forbidden: say-no-unit-tests
+say-no-unit-tests:
+	@echo 'The unit tests were NOT built: Criterion 2.4 or newer was not found by configure.'
+	@echo 'On Debian: apt-get install libcriterion-dev, then run configure again.'
+endif

@@ -1,0 +1,26 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# The example programs do what they say.
+programs=${EXAMPLES:-${top_builddir:?}/examples}
+. "$(dirname "$0")/../dmcat/lib.sh"
+
+head -c 1050000 /dev/zero | tr '\0' '\1' > disk
+truncate -s 1M a.img b.img
+
+run_programs() {
+	prints '0 2048 linear a.img 0
+2048 2048 linear b.img 0
+Half of me is in the first file, half in the second.' "$programs/hello-linear" a.img b.img
+	is "$(tail -c 512 a.img | head -c 11)" 'Half of me ' 'the end of the first file'
+	prints '2048 sectors read, 0 reads failed, the sum of all bytes is 1048576' \
+		"$programs/poll-loop" disk
+	prints "$(for i in 1 2 3 4 5 6 7 8; do echo 'read: OK'; done)" "$programs/epoll-loop" disk
+	prints 'around the middle: ab' "$programs/threads"
+	prints 'sector 501, sector 502, sector 503' "$programs/custom-driver"
+}
+each_backend run_programs
+
+fails_like 1 '^open: absent: .*(ENOENT)' "$programs/poll-loop" absent
+fails_like 1 '^open: absent: .*(ENOENT)' "$programs/hello-linear" absent b.img
+
+finish

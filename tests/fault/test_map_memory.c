@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Every allocation of the way from a text to a running device fails once: the call says so, and
+ * leaves nothing behind.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <criterion/criterion.h>
+#include <dmcore.h>
+
+#define PARAMS_LONG 1000
+#define ALLOCATIONS_MAX 10000u
+
+static struct {
+	unsigned int left; /* until one fails; 0: none does */
+	unsigned int outstanding;
+	bool failed;
+} heap;
+
+static void *failing_alloc(size_t bytes, void *context)
+{
+	void *memory;
+
+	(void)context;
+	if (heap.left > 0 && --heap.left == 0) {
+		heap.failed = true;
+		return NULL;
+	}
+	memory = malloc(bytes);
+	heap.outstanding += memory != NULL;
+	return memory;
+}
+
+static void failing_release(void *memory, void *context)
+{
+	(void)context;
+	heap.outstanding--;
+	free(memory);
+}
+
+static struct dmcore *create_core(void)
+{
+	struct dmcore_options options = DMCORE_OPTIONS_INIT;
+	struct dmcore *core;
+
+	options.alloc = failing_alloc;
+	options.release = failing_release;
+	cr_assert_eq(dmcore_create(&options, &core), 0);
+	return core;
+}
+
+/*
+ * Runs `scenario` over and over: first its first allocation fails, then its second, until it gets
+ * through. It returns what went wrong, and undoes what it did.
+ */
+static void fail_each(int (*scenario)(struct dmcore *core))
+{
+	struct dmcore *core = create_core();
+	unsigned int before;
+	unsigned int n = 0;
+	int ret;
+
+	do {
+		n++;
+		cr_assert_lt(n, ALLOCATIONS_MAX);
+		before = heap.outstanding;
+		heap.failed = false;
+		heap.left = n;
+		ret = scenario(core);
+		heap.left = 0;
+		cr_assert_eq(ret, heap.failed ? -ENOMEM : 0, "allocation %u: %d, %s", n, ret,
+			     dmcore_error_message());
+		cr_assert_eq(heap.outstanding, before, "allocation %u: a leak", n);
+	} while (heap.failed);
+	cr_assert_gt(n, 1);
+	cr_assert_eq(dmcore_destroy(core), 0);
+	cr_assert_eq(heap.outstanding, 0);
+}
+
+static int parse(struct dmcore *core)
+{
+	struct dmcore_table *table;
+	int ret = dmcore_table_parse(core,
+				     "0 8 linear mem:64s,name=a 0\n"
+				     "8 16 striped 2 4 mem:64s,name=b 0 mem:64s,name=c 0\n"
+				     "24 8 zero\n"
+				     "32 8 error mem:64s,name=d 0\n",
+				     0, &table);
+
+	cr_assert_eq(ret != 0, table == NULL);
+	dmcore_table_destroy(table);
+	return ret;
+}
+
+Test(map_memory, parsing_survives_every_failure)
+{
+	fail_each(parse);
+}
+
+static int add_long(struct dmcore *core)
+{
+	char params[PARAMS_LONG + 1];
+	struct dmcore_table *table;
+	int ret = dmcore_table_create(core, 0, &table);
+
+	if (ret)
+		return ret;
+	memset(params, ' ', PARAMS_LONG);
+	params[PARAMS_LONG] = '\0';
+	for (unsigned int i = 0; i < 1000 && ret == 0; i++)
+		ret = dmcore_table_add(table, i, 1, "error", i % 100 ? NULL : params);
+	dmcore_table_destroy(table);
+	return ret;
+}
+
+Test(map_memory, adding_target_by_target_survives_every_failure)
+{
+	fail_each(add_long);
+}
+
+static int add_devices(struct dmcore *core)
+{
+	struct dmcore_table *table;
+	char params[] = "mem:8s,name=x 0";
+	int ret = dmcore_table_create(core, 0, &table);
+
+	if (ret)
+		return ret;
+	for (unsigned int i = 0; i < 26 && ret == 0; i++) {
+		params[strlen("mem:8s,name=")] = (char)('a' + (int)i);
+		ret = dmcore_table_add(table, 8 * i, 8, "linear", params);
+	}
+	dmcore_table_destroy(table);
+	return ret;
+}
+
+Test(map_memory, opening_many_devices_survives_every_failure)
+{
+	fail_each(add_devices);
+}
+
+static int make_device(struct dmcore *core)
+{
+	struct dmcore_device *device;
+	struct dmcore_table *table;
+	int ret = dmcore_device_create(core, "a", "uuid", 0, &device);
+
+	if (ret)
+		return ret;
+	ret = dmcore_table_parse(core, "0 8 linear mem:8s 0", 0, &table);
+	if (ret == 0)
+		ret = dmcore_device_load(device, table);
+	if (ret == 0)
+		ret = dmcore_device_resume(device);
+	cr_assert_eq(dmcore_device_remove(device), 0);
+	return ret;
+}
+
+Test(map_memory, making_a_device_survives_every_failure)
+{
+	fail_each(make_device);
+}
+
+static int make_concise(struct dmcore *core)
+{
+	struct dmcore_device *last;
+	int ret = dmcore_device_create_concise(core,
+					       "a,u,,rw,0 8 linear mem:8s 0;"
+					       "b,,,rw,0 8 linear a 0",
+					       0, &last);
+
+	cr_assert_eq(ret != 0, last == NULL);
+	if (ret == 0) {
+		cr_assert_eq(dmcore_device_remove(last), 0);
+		cr_assert_eq(dmcore_device_remove(dmcore_device_find(core, "a")), 0);
+	}
+	return ret;
+}
+
+Test(map_memory, concise_form_survives_every_failure)
+{
+	fail_each(make_concise);
+}
+
+static int print(struct dmcore *core)
+{
+	struct dmcore_table *table;
+	int ret = dmcore_table_create(core, 0, &table);
+	char text[16];
+
+	for (unsigned int i = 0; i < 100 && ret == 0; i++)
+		ret = dmcore_table_add(table, i, 1, "zero", NULL);
+	if (ret == 0) {
+		int64_t length = dmcore_table_text(table, DMCORE_TEXT_TABLE, text, sizeof(text));
+
+		ret = length < 0 ? (int)length : 0;
+	}
+	dmcore_table_destroy(table);
+	return ret;
+}
+
+Test(map_memory, printing_survives_every_failure)
+{
+	fail_each(print);
+}

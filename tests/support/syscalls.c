@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT */
+/* System calls that fail, stop short or are interrupted; see syscalls.h. */
+#include "syscalls.h"
+
+#include <errno.h>
+#include <sys/uio.h>
+
+#include "backend/backend.h"
+#include "base/core.h"
+
+/* Entries of the longest vector that is cut short. */
+#define VECS_MAX 64
+
+/* Makes a call for its first `bytes` only. */
+static int64_t run_short(const struct dmcore_fileio *io, uint64_t bytes)
+{
+	struct dmio_bvec vecs[VECS_MAX];
+	struct dmcore_fileio part = *io;
+
+	part.vecs = vecs;
+	part.num_vecs = 0;
+	part.len_bytes = bytes;
+	for (uint32_t i = 0; i < io->num_vecs && i < VECS_MAX && bytes > 0; i++) {
+		vecs[i] = io->vecs[i];
+		if (io->num_vecs == 1 || vecs[i].len_bytes > bytes)
+			vecs[i].len_bytes = bytes;
+		bytes -= vecs[i].len_bytes;
+		part.num_vecs++;
+	}
+	return dmcore__fileio_run(&part);
+}
+
+/* One call in four is interrupted, one in four goes through, the others stop short. */
+static int fault_at_random(struct rig *rig, struct dmcore_fileio *io, int64_t *result)
+{
+	/* Direct calls can't be that short, but they can say that they were. */
+	uint64_t unit = rig_limits(rig).memory_align_bytes > 1 ? DMCORE_SECTOR_BYTES : 1;
+	int64_t done;
+
+	switch (rig_random(rig, 4)) {
+	case 0:
+		*result = rig_random(rig, 2) ? -EINTR : -EAGAIN;
+		return 1;
+	case 1:
+		return 0;
+	default:
+		if (io->op > DMCORE_FILEIO_WRITE)
+			return 0;
+		*result = 1 + (int64_t)rig_random(rig, io->len_bytes);
+		done = run_short(io, ((uint64_t)*result + unit - 1) / unit * unit);
+		if (done < *result)
+			*result = done;
+		return 1;
+	}
+}
+
+static int follow_plan(struct plan *plan, struct dmcore_fileio *io, int64_t *result)
+{
+	if (plan->times == 0 || (plan->mode && !(io->flags & plan->mode)))
+		return 0;
+	if (plan->skip > 0) {
+		plan->skip--;
+		return 0;
+	}
+	plan->times--;
+	if (plan->carried_out)
+		dmcore__fileio_run(io);
+	*result = plan->result;
+	return 1;
+}
+
+static int decide(void *context, struct dmcore_fileio *io, int64_t *result)
+{
+	struct syscalls *syscalls = context;
+	unsigned int number = ++syscalls->calls[io->op];
+
+	if (io->op == DMCORE_FILEIO_WRITE && io->flags & RWF_DSYNC)
+		syscalls->durable_calls++;
+	switch (syscalls->mode) {
+	case SYSCALLS_RANDOM:
+		return fault_at_random(syscalls->rig, io, result);
+	case SYSCALLS_CRAWL:
+		*result = number & 1 ? -EINTR : run_short(io, 1);
+		return 1;
+	default:
+		return follow_plan(&syscalls->plans[io->op], io, result);
+	}
+}
+
+void syscalls_take_over(struct syscalls *syscalls, struct rig *rig)
+{
+	syscalls->rig = rig;
+	rig->core->fault_fileio = decide;
+	rig->core->fault_context = syscalls;
+}
+
+void syscalls_fail(struct syscalls *syscalls, enum dmcore_fileio_op op, int64_t result,
+		   unsigned int times)
+{
+	syscalls->plans[op] = (struct plan){ .result = result, .times = times };
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+/* What requests to a mapped device come to: errors, splits, flushes (map/submit.c). */
+#include <errno.h>
+
+#include <criterion/criterion.h>
+
+#include "support/fixture.h"
+
+#define SECTOR DMCORE_SECTOR_BYTES
+
+TestSuite(device_io, .init = fixture_open, .fini = fixture_close);
+
+static int run(struct dmcore_bdev *bdev, enum dmcore_op op, uint64_t sector, uint64_t count)
+{
+	static unsigned char buffer[64 * SECTOR];
+
+	return fixture_run(&(struct fixture_io){
+		.bdev = bdev, .op = op, .sector = sector, .count = count, .buffer = buffer });
+}
+
+Test(device_io, without_a_table_fails)
+{
+	struct dmcore_device *device;
+
+	cr_assert_eq(dmcore_device_create(fixture.core, "a", NULL, 0, &device), 0);
+	cr_assert_eq(run(dmcore_device_bdev(device), DMCORE_OP_READ, 0, 1), -EIO);
+}
+
+Test(device_io, behind_the_end_fails)
+{
+	struct dmcore_bdev *bdev = fixture_mapped("a", "0 8 zero");
+
+	cr_assert_eq(run(bdev, DMCORE_OP_READ, 7, 1), 0);
+	cr_assert_eq(run(bdev, DMCORE_OP_READ, 8, 1), -EIO);
+	cr_assert_eq(run(bdev, DMCORE_OP_READ, 7, 2), -EIO);
+	cr_assert_eq(run(bdev, DMCORE_OP_READ, DMCORE_DEVICE_SECTORS_MAX, 1), -EIO);
+}
+
+/* D-014 */
+Test(device_io, on_a_read_only_device_may_only_read)
+{
+	struct dmcore_device *device;
+
+	cr_assert_eq(dmcore_device_create(fixture.core, "a", NULL, DMCORE_OPEN_READ_ONLY, &device),
+		     0);
+	cr_assert_eq(dmcore_device_load(device, fixture_table("0 8 zero")), 0);
+	cr_assert_eq(dmcore_device_resume(device), 0);
+	cr_assert_eq(run(dmcore_device_bdev(device), DMCORE_OP_READ, 0, 1), 0);
+	cr_assert_eq(run(dmcore_device_bdev(device), DMCORE_OP_WRITE, 0, 1), -EROFS);
+}
+
+Test(device_io, across_targets_is_split)
+{
+	struct dmcore_bdev *bdev = fixture_mapped("a", "0 8 linear fault:64,id=a 8\n"
+						       "8 8 linear fault:64,id=b 40\n");
+	struct fault_disk *a = fixture_disk("fault:64,id=a");
+	struct fault_disk *b = fixture_disk("fault:64,id=b");
+
+	cr_assert_eq(run(bdev, DMCORE_OP_WRITE, 6, 4), 0);
+	cr_assert_eq(fault_num_logged(a), 1);
+	cr_assert_eq(fault_logged(a, 0).sector, 14);
+	cr_assert_eq(fault_logged(a, 0).count, 2);
+	cr_assert_eq(fault_num_logged(b), 1);
+	cr_assert_eq(fault_logged(b, 0).sector, 40);
+	cr_assert_eq(fault_logged(b, 0).count, 2);
+}
+
+Test(device_io, fails_if_any_piece_does)
+{
+	struct dmcore_bdev *bdev = fixture_mapped("a", "0 8 zero\n8 1 error\n9 8 zero");
+
+	cr_assert_eq(run(bdev, DMCORE_OP_READ, 0, 8), 0);
+	cr_assert_eq(run(bdev, DMCORE_OP_READ, 9, 8), 0);
+	cr_assert_eq(run(bdev, DMCORE_OP_READ, 0, 17), -EIO);
+}
+
+/* D-011 */
+Test(device_io, flush_reaches_each_device_once)
+{
+	struct dmcore_bdev *bdev = fixture_mapped("a", "0 8 linear fault:64,id=a 0\n"
+						       "8 8 linear fault:64,id=b 0\n"
+						       "16 8 linear fault:64,id=a 8\n"
+						       "24 8 error\n");
+
+	cr_assert_eq(run(bdev, DMCORE_OP_FLUSH, 0, 0), 0);
+	cr_assert_eq(fault_count(fixture_disk("fault:64,id=a"), FAULT_FLUSH), 1);
+	cr_assert_eq(fault_count(fixture_disk("fault:64,id=b"), FAULT_FLUSH), 1);
+}
+
+Test(device_io, flush_precedes_a_preflush_write_which_keeps_fua)
+{
+	struct dmcore_bdev *bdev = fixture_mapped("a", "0 8 linear fault:64,id=a 0\n"
+						       "8 8 linear fault:64,id=b 0\n");
+	struct fault_disk *a = fixture_disk("fault:64,id=a");
+	struct fault_disk *b = fixture_disk("fault:64,id=b");
+	static unsigned char buffer[SECTOR];
+
+	cr_assert_eq(
+		fixture_run(&(struct fixture_io){ .bdev = bdev,
+						  .op = DMCORE_OP_WRITE,
+						  .count = 1,
+						  .buffer = buffer,
+						  .flags = DMCORE_BIO_PREFLUSH | DMCORE_BIO_FUA }),
+		0);
+	cr_assert_eq(fault_num_logged(a), 2);
+	cr_assert_eq(fault_logged(a, 0).op, DMCORE_OP_FLUSH);
+	cr_assert_eq(fault_logged(a, 1).op, DMCORE_OP_WRITE);
+	cr_assert(fault_logged(a, 1).flags & DMCORE_BIO_FUA);
+	cr_assert_eq(fault_count(b, FAULT_FLUSH), 1);
+	cr_assert_lt(fault_logged(b, 0).ended, fault_logged(a, 1).begun);
+}
+
+/* D-012 */
+Test(device_io, write_is_not_begun_when_its_preflush_fails)
+{
+	struct dmcore_bdev *bdev = fixture_mapped("a", "0 8 linear fault:64,id=a 0\n"
+						       "8 8 linear fault:64,id=b 0\n");
+	struct fault_disk *a = fixture_disk("fault:64,id=a");
+	struct fault_rule rule = { .ops = FAULT_FLUSH, .status = -EIO };
+	static unsigned char buffer[SECTOR];
+
+	fault_add_rule(fixture_disk("fault:64,id=b"), &rule);
+	cr_assert_eq(fixture_run(&(struct fixture_io){ .bdev = bdev,
+						       .op = DMCORE_OP_WRITE,
+						       .count = 1,
+						       .buffer = buffer,
+						       .flags = DMCORE_BIO_PREFLUSH }),
+		     -EIO);
+	cr_assert_eq(fault_count(a, FAULT_WRITE), 0);
+}
+
+Test(device_io, discard_where_a_target_has_none_is_not_supported)
+{
+	struct dmcore_bdev *bdev = fixture_mapped("a", "0 8 zero\n"
+						       "8 8 linear fault:64,caps=0,id=a 0\n");
+
+	cr_assert_eq(run(bdev, DMCORE_OP_DISCARD, 0, 8), 0);
+	cr_assert_eq(run(bdev, DMCORE_OP_DISCARD, 8, 8), -EOPNOTSUPP);
+}

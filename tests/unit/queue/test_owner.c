@@ -335,7 +335,8 @@ static void *post_to_service(void *context)
 /* With requests in flight, the service thread asleep, and workers at work. */
 Test(queue_fork_busy, a_child_is_refused_in_the_middle_of_requests, .fini = tear_down)
 {
-	struct dmcore_work work = { .fn = count_work };
+	/* The service may run it as late as the core's end. */
+	static struct dmcore_work work = { .fn = count_work };
 	struct dmcore_queue_options options = DMCORE_QUEUE_OPTIONS_INIT;
 	struct tally tally = { 0 };
 

@@ -14,8 +14,10 @@
 #include <dmcore/dmio.h>
 #include <dmcore/driver.h>
 #include <dmcore/error.h>
+#include <dmcore/event.h>
 #include <dmcore/limits.h>
 #include <dmcore/queue.h>
+#include <dmcore/stats.h>
 #include <dmcore/table.h>
 #include <dmcore/target.h>
 #include <dmcore/version.h>

@@ -115,6 +115,7 @@ int dmcore_create(const struct dmcore_options *options, struct dmcore **result)
 	core = dmcore__core_alloc(&own);
 	if (!core)
 		return dmcore__error(-ENOMEM, "no memory for a core");
+	core->own_clock = own.clock_ns != monotonic_ns;
 	make_lock(core);
 	ret = make_alive(core);
 	if (ret == 0)
@@ -153,7 +154,13 @@ static int check_unused(struct dmcore *core)
 
 		if (bdev->open_count > bdev->table_opens)
 			return dmcore__error(-EBUSY, "%s is still open", bdev->name);
+		if (atomic_load(&bdev->num_deferred))
+			return dmcore__error(-EBUSY, "requests wait for %s to be resumed",
+					     bdev->name);
 	}
+	if (core->map->num_watches)
+		return dmcore__error(-EBUSY, "%u watches haven't been destroyed",
+				     core->map->num_watches);
 	return 0;
 }
 

@@ -16,8 +16,10 @@ dmcoreinclude_HEADERS = \
 	include/dmcore/dmio.h \
 	include/dmcore/driver.h \
 	include/dmcore/error.h \
+	include/dmcore/event.h \
 	include/dmcore/limits.h \
 	include/dmcore/queue.h \
+	include/dmcore/stats.h \
 	include/dmcore/table.h \
 	include/dmcore/target.h
 nodist_dmcoreinclude_HEADERS = include/dmcore/version.h
@@ -55,6 +57,8 @@ endif
 
 queue_sources = \
 	lib/queue/create.c \
+	lib/queue/drain.c \
+	lib/queue/drain.h \
 	lib/queue/inbox.c \
 	lib/queue/inbox.h \
 	lib/queue/queue.c \
@@ -70,6 +74,7 @@ bdev_sources = \
 	lib/bdev/fan.c \
 	lib/bdev/leaf.c \
 	lib/bdev/limits.c \
+	lib/bdev/registry.c \
 	lib/bdev/sync.c
 
 dmio_sources = \
@@ -82,15 +87,27 @@ dmio_sources = \
 
 map_sources = \
 	lib/map/concise.c \
+	lib/map/depth.c \
 	lib/map/device.c \
+	lib/map/event.c \
 	lib/map/flush.c \
+	lib/map/info.c \
 	lib/map/limits.c \
 	lib/map/map.h \
+	lib/map/message.c \
 	lib/map/parse.c \
 	lib/map/registry.c \
 	lib/map/resources.c \
+	lib/map/stats.c \
+	lib/map/stats.h \
+	lib/map/stats_account.c \
+	lib/map/stats_lane.c \
+	lib/map/stats_message.c \
+	lib/map/stats_read.c \
+	lib/map/stats_region.c \
 	lib/map/status.c \
 	lib/map/submit.c \
+	lib/map/suspend.c \
 	lib/map/table.c
 
 # ---- libdmcore_core: every object, with nothing hidden from the unit tests ----------------------

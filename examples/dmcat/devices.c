@@ -202,14 +202,14 @@ enum exit_status devices_chosen(struct session *session, const char **spec)
 enum exit_status devices_text(struct session *session, struct dmcore_device *device,
 			      enum dmcore_text_kind kind, char **text)
 {
-	int64_t length = dmcore_device_text(device, kind, NULL, 0);
+	int64_t length = dmcore_device_text(device, kind, 0, NULL, 0);
 
 	*text = NULL;
 	if (length >= 0) {
 		*text = malloc((size_t)length + 1);
 		if (!*text)
 			return report_error(&session->report, EXIT_IO_FAILED, ENOMEM, "no memory");
-		length = dmcore_device_text(device, kind, *text, (size_t)length + 1);
+		length = dmcore_device_text(device, kind, 0, *text, (size_t)length + 1);
 	}
 	if (length >= 0)
 		return EXIT_DONE;

@@ -33,7 +33,7 @@ static void expect_text(struct dmcore_device *device, enum dmcore_text_kind kind
 {
 	char text[256];
 
-	dmcore_device_text(device, kind, text, sizeof(text));
+	dmcore_device_text(device, kind, 0, text, sizeof(text));
 	expect(strcmp(text, expected) == 0, text);
 }
 

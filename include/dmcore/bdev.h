@@ -111,8 +111,9 @@ DMCORE_API DMCORE_MUST_CHECK int dmcore_bdev_open(struct dmcore *core, const cha
 DMCORE_API int dmcore_bdev_close(struct dmcore_bdev *bdev);
 
 /**
- * The size of a device. A mapped device's is that of its live table. The last, partial sector of a
- * file doesn't count.
+ * The size of a device. A mapped device's is that of its live table, and changes with it; tables
+ * above it are checked against it when they are loaded or resumed. A file's or disk's is looked at
+ * each time it is opened. The last, partial sector of a file doesn't count.
  *
  * @param[in] bdev  The device.
  * @return  Sectors of 512 bytes.
@@ -125,8 +126,8 @@ DMCORE_API uint64_t dmcore_bdev_size_sectors(const struct dmcore_bdev *bdev);
  * opened, or the name of a mapped device.
  *
  * @param[in] bdev  The device.
- * @return  Borrowed; lives as long as the device is open.
- * @threads any
+ * @return  Borrowed; lives as long as the device is open, or until a mapped device is renamed.
+ * @threads any, but not while the device is renamed
  */
 DMCORE_API const char *dmcore_bdev_name(const struct dmcore_bdev *bdev);
 

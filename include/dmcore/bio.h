@@ -171,8 +171,9 @@ DMCORE_API void dmcore_bio_set_buffer(struct dmcore_bio *bio, void *buffer, size
 DMCORE_API DMCORE_MUST_CHECK int dmcore_bio_submit(struct dmcore_bio *bio);
 
 /**
- * Ends a bio: for drivers and targets that own it. The completion is only noted here; frames and
- * callbacks run from the queue's poll.
+ * Ends a bio: for drivers and targets that own it. Callbacks, and what targets want to do with it
+ * on its way back, run from the queue's poll. Devices that want nothing more of it stop counting it
+ * now, so that a table which is being replaced may go at once.
  *
  * @param[in] bio     Owned by the caller; not to be touched afterwards.
  * @param[in] status  0 or a negative errno.

@@ -100,7 +100,8 @@ DMCORE_API DMCORE_MUST_CHECK int dmcore_create(const struct dmcore_options *opti
  *
  * @param[in] core  NULL is a no-op.
  * @retval 0       Gone.
- * @retval -EBUSY  A queue, an open device or a table still exists; the core is unchanged.
+ * @retval -EBUSY  A queue, an open device, a watch, or a table that isn't loaded still exists, or
+ *                 plain calls wait for a suspended device; the core is unchanged.
  * @retval -EOWNERDEAD  The core was made before fork(): its memory goes with the child.
  * @threads   any, with no other call on this core under way.
  */

@@ -60,9 +60,18 @@ struct dmcore_driver {
 	/**
 	 * Carries out a bio: starts it and returns. It ends, now or later and exactly once, by
 	 * dmcore_bio_complete() on the bio's queue, or dmcore_bio_complete_remote() from elsewhere.
+	 * With its last bio ended the device may be closed, by another thread and at once: what
+	 * belongs to either isn't touched any more.
 	 * Called on any queue's thread, several at once. Must not allocate or block.
 	 */
 	void (*submit)(struct dmcore_bdev *bdev, struct dmcore_bio *bio);
+
+	/**
+	 * Optional: looks again how large the device is, and calls dmcore_bdev_set_size(). Called
+	 * when the device is opened once more while it is open. Requests may be in flight. Returns
+	 * 0, or as open, which fails the opening. Control thread.
+	 */
+	int (*refresh)(struct dmcore_bdev *bdev);
 };
 
 /**
@@ -80,7 +89,7 @@ DMCORE_API DMCORE_MUST_CHECK int dmcore_driver_register(struct dmcore *core,
 							const struct dmcore_driver *driver);
 
 /**
- * Sets the size of a device that is being opened.
+ * Sets the size of a device that is being opened or refreshed.
  *
  * @param[in] bdev     The device.
  * @param[in] sectors  At most DMCORE_DEVICE_SECTORS_MAX.

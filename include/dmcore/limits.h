@@ -44,6 +44,13 @@
 /** Bytes of scratch memory that a leaf driver has in each bio. */
 #define DMCORE_BIO_DRIVER_BYTES 256
 
+/** Areas of a statistics region, as in the kernel. */
+#define DMCORE_STATS_AREAS_MAX 8388608
+/** Buckets of a region's histograms, all areas together, as in the kernel. */
+#define DMCORE_STATS_BUCKETS_MAX 134217728
+/** Regions of one device: each is looked at for each request. */
+#define DMCORE_STATS_REGIONS_MAX 256
+
 /** Devices open at once in one core, the default. Each costs 8 bytes in every queue. */
 #define DMCORE_BDEVS_DEFAULT 4096
 /** Devices open at once in one core, the largest that can be asked for. */

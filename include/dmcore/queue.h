@@ -90,8 +90,9 @@ DMCORE_API DMCORE_MUST_CHECK int dmcore_queue_create(struct dmcore *core,
  *
  * @param[in] queue  NULL is a no-op.
  * @retval 0            Gone.
- * @retval -EBUSY       Called from a callback of this queue, or bios that the caller took by
- *                      dmcore_bio_get() haven't been put back; the queue stays.
+ * @retval -EBUSY       Called from a callback of this queue; or requests wait for a suspended
+ *                      device; or bios that the caller took by dmcore_bio_get() haven't been put
+ *                      back. The queue stays.
  * @retval -EOWNERDEAD  The queue was made before fork().
  * @threads   queue
  */
@@ -166,7 +167,8 @@ DMCORE_API void dmcore_queue_post(struct dmcore_queue *queue, struct dmcore_work
 
 /**
  * Makes the calling thread the owner of a queue made with DMCORE_QUEUE_MIGRATES. The application
- * sees to it that the old owner is no longer in a call.
+ * sees to it that the old owner is no longer in a call, neither of the queue nor of one that
+ * suspends a device or replaces its table: these poll the queues of their thread.
  *
  * @param[in] queue  The queue.
  * @retval 0            Owned.

@@ -8,6 +8,12 @@
  * A target is one file: a constructor that reads the words of a table line, a map function that
  * redirects a bio, and a constant dmcore_target_type. See docs/adding-a-target.md and
  * examples/target-reverse.
+ *
+ * When a table replaces another one, the targets of both live side by side for a while:
+ *  1. constructors of the new table, while the old one carries I/O;
+ *  2. presuspend of the old one, then no more bios come; when the last has ended, postsuspend;
+ *  3. preresume, then resume of the new one, then its first bios;
+ *  4. destructors of the old one.
  * @{
  */
 #ifndef DMCORE_TARGET_H
@@ -52,6 +58,8 @@ enum dmcore_map_result {
 	DMCORE_MAP_SUBMITTED, /**< Kept it: it ends by dmcore_bio_complete(), now or later. */
 	DMCORE_MAP_REMAPPED,  /**< Set bdev, sector and maybe count: the core sends it on. */
 	DMCORE_MAP_KILL,      /**< Nothing: the core ends it with -EIO. */
+	DMCORE_MAP_REQUEUE,   /**< Nothing: it waits for the next table, see
+				   DMCORE_TARGET_TYPE_REQUEUES. */
 };
 
 /** What end_io wants. */
@@ -60,24 +68,54 @@ enum dmcore_end_result {
 	DMCORE_END_INCOMPLETE, /**< The target has taken the bio again. It ends when the target
 				    calls dmcore_bio_complete() once more, then without a
 				    call of end_io. */
+	DMCORE_END_REQUEUE,    /**< It waits for the next table, see
+				    DMCORE_TARGET_TYPE_REQUEUES. */
 };
+
+/** The type may push bios back: by DMCORE_MAP_REQUEUE, DMCORE_END_REQUEUE, or by completing one
+ *  that it kept with DMCORE_STATUS_REQUEUE. While its device is suspended with
+ *  DMCORE_SUSPEND_NOFLUSH such a bio waits and goes whole through the table that is resumed next,
+ *  or, if the suspend is given up, through the same one again; at any other time it ends with -EIO.
+ *  Pieces of it that had ended are carried out once more. One that failed makes the whole fail
+ *  instead. From a type without this the first two end with -EIO, and the third isn't to be
+ *  used. */
+#define DMCORE_TARGET_TYPE_REQUEUES (1u << 0)
+/** A table with a target of the type has no other target. */
+#define DMCORE_TARGET_TYPE_SINGLETON (1u << 1)
+/** The type isn't taken in read-only tables. */
+#define DMCORE_TARGET_TYPE_ALWAYS_WRITEABLE (1u << 2)
+/** A table with a target of the type has no target of another type, and is replaced only by one of
+ *  the same type, or by one that holds a wildcard. */
+#define DMCORE_TARGET_TYPE_IMMUTABLE (1u << 3)
+/** The type may replace an immutable one. */
+#define DMCORE_TARGET_TYPE_WILDCARD (1u << 4)
+
+/** end_io is called only for bios that failed. */
+#define DMCORE_TARGET_TYPE_END_ERRORS (1u << 5)
+
+/** What a target completes a bio with that it kept and pushes back; see
+ *  DMCORE_TARGET_TYPE_REQUEUES. No errno. */
+#define DMCORE_STATUS_REQUEUE (-1024)
 
 /** Looks at a device of a target: sectors [start, start + length) of @p bdev are used. */
 typedef int (*dmcore_iterate_fn)(struct dmcore_target *target, struct dmcore_bdev *bdev,
 				 uint64_t start, uint64_t length, void *context);
 
-/** A type of target. Static and constant; must outlive its registration. */
+/** A type of target. Static and constant; must outlive its core. */
 struct dmcore_target_type {
-	size_t struct_size;      /**< sizeof(struct dmcore_target_type) of the author. */
+	size_t struct_size;      /**< sizeof(struct dmcore_target_type) of the author; what an
+				      older one lacks at the end, the type does without. */
 	const char *name;        /**< As in tables; 1 to DMCORE_TYPE_NAME_MAX characters. */
 	unsigned int version[3]; /**< Major, minor, patch, as the kernel's for its targets. */
-	unsigned int features;   /**< Zero. */
+	unsigned int features;   /**< DMCORE_TARGET_TYPE_*. */
 	uint32_t per_bio_bytes;  /**< Memory kept with each bio from map to end_io, at most 256. */
 
 	/**
 	 * Reads the arguments, opens the devices. Returns 0, or a negative errno by
 	 * dmcore_args_fail(). Memory of dmcore_target_alloc() and devices of
-	 * dmcore_target_device() need no undoing.
+	 * dmcore_target_device() need no undoing. Like dtr, status, iterate_devices, io_hints and
+	 * message it holds up the control calls of its core: it must not wait for I/O to a mapped
+	 * device, which may be suspended. That belongs in preresume.
 	 */
 	int (*ctr)(struct dmcore_target *target, struct dmcore_args *args);
 	/** Optional: undoes what ctr did beyond that. Not called when ctr failed. */
@@ -86,7 +124,9 @@ struct dmcore_target_type {
 	/**
 	 * Takes a bio that lies within the target and doesn't cross max_io_sectors. bio->sector
 	 * counts from the start of the table: subtract target->begin. Called on any queue's thread,
-	 * several at once. Must not allocate, lock or block.
+	 * several at once. Must not allocate, lock or block. A bio that it completes may have been
+	 * the last that kept the table alive: neither that bio nor the target is touched any more,
+	 * unless the target has an end_io or per_bio_bytes, which keep it until the queue's poll.
 	 */
 	enum dmcore_map_result (*map)(struct dmcore_target *target, struct dmcore_bio *bio);
 
@@ -120,6 +160,44 @@ struct dmcore_target_type {
 
 	/** Optional: amends the limits that were stacked from its devices. */
 	void (*io_hints)(struct dmcore_target *target, struct dmcore_limits *limits);
+
+	/**
+	 * @name Suspend and resume
+	 * Optional. Each is called for all targets of the live table, in its order, on the thread
+	 * of the control call; for one device never two at once, for different devices perhaps.
+	 * map, end_io, status and message may be called meanwhile on other threads. They may block
+	 * and do I/O to the devices below, and must not call functions of the group "Mapped
+	 * devices" on their own device.
+	 * @{
+	 */
+	/** I/O still passes, and will be stopped. A target that keeps bios lets go of them now, and
+	 *  of those that still come, until postsuspend: it completes them, or pushes them back if
+	 *  dmcore_target_noflush() says so. Also called, and postsuspend after it, before a running
+	 *  device is removed. */
+	void (*presuspend)(struct dmcore_target *target);
+	/** The suspension was given up after presuspend: go on as before. Bios may have come in
+	 *  between already. */
+	void (*presuspend_undo)(struct dmcore_target *target);
+	/** No bio is inside the device. What follows is preresume, or dtr. */
+	void (*postsuspend)(struct dmcore_target *target);
+	/** The device is about to be resumed with this table, for the first time or again. Not 0:
+	 *  it stays suspended, targets behind this one aren't asked, and this is what
+	 *  dmcore_device_resume() returns. All are asked again by the next attempt, without
+	 *  having been suspended in between. */
+	int (*preresume)(struct dmcore_target *target);
+	/** Every preresume has agreed. Bios come next. */
+	void (*resume)(struct dmcore_target *target);
+	/** @} */
+
+	/**
+	 * Optional: carries out a message to the live table, whether the device is suspended or
+	 * not. Its words, at least one, are taken like the constructor's; what it answers is
+	 * appended to @p reply. Returns 0, or a negative errno by dmcore_args_fail(). Runs at the
+	 * same time as map and end_io. Most types of the kernel compare the first word without
+	 * regard to case.
+	 */
+	int (*message)(struct dmcore_target *target, struct dmcore_args *args,
+		       struct dmcore_text *reply);
 };
 
 /**
@@ -128,7 +206,8 @@ struct dmcore_target_type {
  * @param[in] core  The core.
  * @param[in] type  Borrowed for the life of the core.
  * @retval 0        Added.
- * @retval -EINVAL  struct_size, name, ctr or map is missing or malformed.
+ * @retval -EINVAL  struct_size, name, ctr or map is missing or malformed; an unknown feature, or
+ *                  too much per_bio_bytes.
  * @retval -EEXIST  The name is taken.
  * @retval -ENOMEM  No memory.
  * @threads   control
@@ -156,6 +235,27 @@ DMCORE_API const struct dmcore_target_type *dmcore_target_type_at(struct dmcore 
  * @threads any
  */
 DMCORE_API uint64_t dmcore_target_len(const struct dmcore_target *target);
+
+/**
+ * Whether the target's device is being suspended with DMCORE_SUSPEND_NOFLUSH.
+ *
+ * @param[in] target  The target.
+ * @return  True from before presuspend until after the last bio has left, or until the suspension
+ *          is given up.
+ * @threads any
+ * @conform dm_noflush_suspending().
+ */
+DMCORE_API bool dmcore_target_noflush(const struct dmcore_target *target);
+
+/**
+ * Counts an event of the target's device and wakes who waits for one: something has changed that
+ * status shows.
+ *
+ * @param[in] target  The target; not from its constructor.
+ * @threads any, also from map and end_io: takes a short lock, under which nothing waits
+ * @conform dm_table_event().
+ */
+DMCORE_API void dmcore_target_event(struct dmcore_target *target);
 
 /**
  * The core of a target.
@@ -193,7 +293,7 @@ DMCORE_API DMCORE_MUST_CHECK int dmcore_target_device(struct dmcore_target *targ
 
 /**
  * @name Arguments
- * The words of a table line behind the type's name, taken one by one.
+ * The words of a table line behind the type's name, or of a message, taken one by one.
  * @{
  */
 
@@ -210,13 +310,13 @@ DMCORE_API unsigned int dmcore_args_left(const struct dmcore_args *args);
  * Takes the next word.
  *
  * @param[in] args  The arguments.
- * @return  Borrowed until ctr returns; NULL when none is left.
+ * @return  Borrowed until ctr or message returns; NULL when none is left.
  * @threads callback
  */
 DMCORE_API const char *dmcore_args_next(struct dmcore_args *args);
 
 /**
- * Sets the error of a constructor.
+ * Sets the error of a constructor or of a message.
  *
  * @param[in] args   The arguments.
  * @param[in] error  A negative errno.
@@ -251,7 +351,7 @@ DMCORE_API DMCORE_MUST_CHECK int dmcore_args_u64(struct dmcore_args *args, uint6
  */
 
 /**
- * Appends to a status line.
+ * Appends to a status line, or to the answer to a message.
  *
  * @param[in] text    The line.
  * @param[in] format  printf format.

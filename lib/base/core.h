@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include <dmcore/context.h>
 
@@ -21,8 +22,10 @@ struct dmcore__service;
 
 struct dmcore {
 	struct dmcore_options options;
+	bool own_clock;                    /* the application has set options.clock_ns */
 	/* Recursive: constructors open devices while the table that they belong to is locked. */
 	pthread_mutex_t control;
+	unsigned int control_depth;        /* times the lock is held; under the lock */
 	/* A word on a page that fork() wipes: 0 in a child. */
 	const uint32_t *alive;
 	_Atomic uint64_t live_allocations; /* outstanding, for leak checks in tests */
@@ -40,10 +43,12 @@ struct dmcore {
 static inline void dmcore__lock(struct dmcore *core)
 {
 	pthread_mutex_lock(&core->control);
+	core->control_depth++;
 }
 
 static inline void dmcore__unlock(struct dmcore *core)
 {
+	core->control_depth--;
 	pthread_mutex_unlock(&core->control);
 }
 
@@ -65,6 +70,17 @@ int dmcore__control_begin(struct dmcore *core);
 static inline uint64_t dmcore__now_ns(const struct dmcore *core)
 {
 	return core->options.clock_ns(core->options.clock_context);
+}
+
+/* For the data path: the application's clock, or one that may be late by a tick. */
+static inline uint64_t dmcore__coarse_ns(const struct dmcore *core)
+{
+	struct timespec now;
+
+	if (core->own_clock)
+		return dmcore__now_ns(core);
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 #endif

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opening and closing block devices, and the registry of leaf drivers. Called by applications, by
- * tables for their targets, and by map/device.c for mapped devices.
+ * Opening and closing block devices. Called by applications, by tables for their targets, and by
+ * map/device.c for mapped devices.
  */
 #include "bdev/bdev.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,85 +19,22 @@
 #include "base/error.h"
 #include "bdev/bio.h"
 
-/* A driver of a core. */
-struct registered_driver {
-	struct dmcore__list link;
-	const struct dmcore_driver *driver;
-};
-
-#define BUILTIN_DRIVER(name) extern const struct dmcore_driver dmcore__driver_##name;
-#include "bdev/builtin_drivers.inc"
-#undef BUILTIN_DRIVER
-
-static const struct dmcore_driver *const builtin_drivers[] = {
-#define BUILTIN_DRIVER(name) &dmcore__driver_##name,
-#include "bdev/builtin_drivers.inc"
-#undef BUILTIN_DRIVER
-};
-
 static struct dmcore_bdev *bdev_of(struct dmcore__list *node)
 {
 	return dmcore__container_of(node, struct dmcore_bdev, link);
-}
-
-static const struct dmcore_driver *find_driver(struct dmcore *core, const char *name, size_t length)
-{
-	struct dmcore__list *node;
-	struct dmcore__list *spare;
-
-	dmcore__list_for_each(node, spare, &core->bdevs->drivers) {
-		const struct dmcore_driver *driver =
-			dmcore__container_of(node, struct registered_driver, link)->driver;
-
-		if (strlen(driver->name) == length && memcmp(driver->name, name, length) == 0)
-			return driver;
-	}
-	return NULL;
-}
-
-int dmcore_driver_register(struct dmcore *core, const struct dmcore_driver *driver)
-{
-	struct registered_driver *entry;
-	int ret;
-
-	if (!core || !driver || driver->struct_size < sizeof(*driver) || !driver->name ||
-	    !driver->name[0] || strpbrk(driver->name, ":/ \t\n") ||
-	    isdigit((unsigned char)driver->name[0]) ||
-	    driver->features & ~DMCORE_DRIVER_ONE_OBJECT || !driver->open || !driver->close ||
-	    !driver->submit)
-		return dmcore__error(-EINVAL, "driver: struct_size, a name that begins with a "
-					      "letter, open, close and submit are required; "
-					      "features are those of dmcore/driver.h");
-	ret = dmcore__control_begin(core);
-	if (ret)
-		return ret;
-	if (find_driver(core, driver->name, strlen(driver->name))) {
-		ret = dmcore__error(-EEXIST, "driver '%s' exists", driver->name);
-		goto unlock;
-	}
-	entry = dmcore__zalloc(core, sizeof(*entry));
-	if (!entry) {
-		ret = dmcore__error(-ENOMEM, "no memory for a driver");
-		goto unlock;
-	}
-	entry->driver = driver;
-	dmcore__list_append(&core->bdevs->drivers, &entry->link);
-unlock:
-	dmcore__unlock(core);
-	return ret;
 }
 
 int dmcore__bdevs_create(struct dmcore *core)
 {
 	uint32_t num_slots = core->options.bdevs_max;
 	struct dmcore__bdevs *bdevs = dmcore__zalloc(core, sizeof(*bdevs));
-	int ret = 0;
 
 	if (!bdevs)
 		return -ENOMEM;
 	core->bdevs = bdevs;
 	dmcore__list_init(&bdevs->list);
 	dmcore__list_init(&bdevs->drivers);
+	atomic_store(&bdevs->generation, 1);
 	bdevs->free_slots = dmcore__zalloc_array(core, num_slots, sizeof(uint32_t));
 	if (!bdevs->free_slots)
 		return -ENOMEM;
@@ -107,23 +43,15 @@ int dmcore__bdevs_create(struct dmcore *core)
 		bdevs->free_slots[i] = num_slots - i;
 	bdevs->num_free_slots = num_slots;
 	bdevs->num_slots = num_slots + 1;
-	for (size_t i = 0; i < DMCORE__ARRAY_SIZE(builtin_drivers) && ret == 0; i++)
-		ret = dmcore_driver_register(core, builtin_drivers[i]);
-	return ret;
+	return dmcore__drivers_create(core);
 }
 
 void dmcore__bdevs_destroy(struct dmcore *core)
 {
-	struct dmcore__list *node;
-	struct dmcore__list *spare;
-
 	if (!core->bdevs)
 		return;
 	DMCORE__ASSERT(dmcore__list_empty(&core->bdevs->list));
-	dmcore__list_for_each(node, spare, &core->bdevs->drivers) {
-		dmcore__list_remove(node);
-		dmcore__free(core, dmcore__container_of(node, struct registered_driver, link));
-	}
+	dmcore__drivers_destroy(core);
 	dmcore__free(core, core->bdevs->free_slots);
 	dmcore__free(core, core->bdevs);
 	core->bdevs = NULL;
@@ -174,18 +102,23 @@ int dmcore__bdev_create_mapped(struct dmcore *core, const char *name, dmcore__ro
 
 	if (ret)
 		return ret;
-	bdev->route = route;
+	atomic_store_explicit(&bdev->route, route, memory_order_relaxed);
 	bdev->private_data = device;
-	bdev->read_only = read_only;
+	dmcore__bdev_set_read_only(bdev, read_only);
 	bdev->flags = read_only ? DMCORE_OPEN_READ_ONLY : 0;
 	dmcore__list_append(&core->bdevs->list, &bdev->link);
 	*result = bdev;
 	return 0;
 }
 
+void dmcore__bdev_hide_mapped(struct dmcore_bdev *bdev)
+{
+	dmcore__list_remove(&bdev->link);
+}
+
 void dmcore__bdev_destroy_mapped(struct dmcore_bdev *bdev)
 {
-	DMCORE__ASSERT(bdev->route && bdev->open_count == 0);
+	DMCORE__ASSERT(dmcore__bdev_route(bdev) && bdev->open_count == 0);
 	dmcore__list_remove(&bdev->link);
 	free_bdev(bdev);
 }
@@ -201,7 +134,7 @@ struct dmcore_bdev *dmcore__bdev_find_mapped(struct dmcore *core, const char *na
 	dmcore__list_for_each(node, spare, &core->bdevs->list) {
 		struct dmcore_bdev *bdev = bdev_of(node);
 
-		if (bdev->route && strcmp(bdev->name, name) == 0)
+		if (dmcore__bdev_route(bdev) && strcmp(bdev->name, name) == 0)
 			return bdev;
 	}
 	return NULL;
@@ -267,14 +200,14 @@ static int choose_driver(struct dmcore *core, const char *spec, char *path, size
 	const char *colon = strchr(spec, ':');
 	struct stat st;
 
-	*driver = find_driver(core, "file", 4);
+	*driver = dmcore__driver_find(core, "file", 4);
 	*args = spec;
 	if (is_device_number(spec)) {
 		node_of_number(spec, path, bytes);
 		*args = path;
 	} else if (colon && colon != spec && !memchr(spec, '/', (size_t)(colon - spec))) {
 		const struct dmcore_driver *named =
-			find_driver(core, spec, (size_t)(colon - spec));
+			dmcore__driver_find(core, spec, (size_t)(colon - spec));
 
 		if (named) {
 			*driver = named;
@@ -289,19 +222,43 @@ static int choose_driver(struct dmcore *core, const char *spec, char *path, size
 	return 0;
 }
 
+/* What a driver's function has returned, with a message if it is an error. */
+static int driver_error(const char *spec, int ret)
+{
+	char text[96];
+
+	if (ret == 0)
+		return 0;
+	if (ret > 0)
+		ret = -EINVAL;
+	if (!dmcore_error_message()[0])
+		dmcore__error(ret, "%s", dmcore__strerror(ret, text, sizeof(text)));
+	return dmcore__error_prefix(ret, "%s", spec);
+}
+
+/* A device that is open already is to be opened once more. */
+static int refresh_leaf(struct dmcore_bdev *bdev)
+{
+	const struct dmcore_driver *driver = bdev->driver;
+
+	if (driver->struct_size < sizeof(*driver) || !driver->refresh)
+		return 0;
+	dmcore__error_clear();
+	return driver_error(bdev->name, driver->refresh(bdev));
+}
+
 static int open_leaf(struct dmcore *core, const char *spec, unsigned int flags,
 		     const struct dmcore_driver *driver, const char *args, const char *key,
 		     struct dmcore_bdev **result)
 {
 	struct dmcore_bdev *bdev;
-	char text[96];
 	int ret = make_bdev(core, spec, &bdev);
 
 	if (ret)
 		return ret;
 	bdev->driver = driver;
 	bdev->flags = flags;
-	bdev->read_only = flags & DMCORE_OPEN_READ_ONLY;
+	dmcore__bdev_set_read_only(bdev, flags & DMCORE_OPEN_READ_ONLY);
 	bdev->frame_bytes = sizeof(struct dmcore__frame);
 	if (key[0]) {
 		bdev->key = dmcore__strdup(core, key);
@@ -312,14 +269,9 @@ static int open_leaf(struct dmcore *core, const char *spec, unsigned int flags,
 	}
 	dmcore__error_clear();
 	ret = driver->open(bdev, args, flags);
-	if (ret > 0)
-		ret = -EINVAL;
-	if (ret) {
-		if (!dmcore_error_message()[0])
-			dmcore__error(ret, "%s", dmcore__strerror(ret, text, sizeof(text)));
-		dmcore__error_prefix(ret, "%s", spec);
+	ret = driver_error(spec, ret);
+	if (ret)
 		goto free_bdev;
-	}
 	dmcore__list_append(&core->bdevs->list, &bdev->link);
 	*result = bdev;
 	return 0;
@@ -331,7 +283,7 @@ free_bdev:
 
 static int open_mapped(struct dmcore_bdev *bdev, unsigned int flags, struct dmcore_bdev **result)
 {
-	if (bdev->read_only && !(flags & DMCORE_OPEN_READ_ONLY))
+	if (dmcore__bdev_read_only(bdev) && !(flags & DMCORE_OPEN_READ_ONLY))
 		return dmcore__error(-EROFS, "%s: the mapped device is read-only", bdev->name);
 	*result = bdev;
 	return 0;
@@ -344,7 +296,6 @@ static int open_locked(struct dmcore *core, const char *spec, unsigned int flags
 	const struct dmcore_driver *driver;
 	char path[160];
 	char key[256] = "";
-	char text[96];
 	const char *args;
 	int ret;
 
@@ -355,19 +306,16 @@ static int open_locked(struct dmcore *core, const char *spec, unsigned int flags
 		return ret;
 	dmcore__error_clear();
 	if (driver->identify) {
-		ret = driver->identify(core, args, key, sizeof(key));
-		if (ret) {
-			if (!dmcore_error_message()[0])
-				dmcore__error(ret, "%s", dmcore__strerror(ret, text, sizeof(text)));
-			return dmcore__error_prefix(ret, "%s", spec);
-		}
+		ret = driver_error(spec, driver->identify(core, args, key, sizeof(key)));
+		if (ret)
+			return ret;
 	}
 	if (key[0]) {
 		*result = find_leaf(core, driver, key, flags);
 		if (*result && (*result)->flags != flags)
 			return dmcore__error(-EBUSY, "%s: open already, with other flags", spec);
 		if (*result)
-			return 0;
+			return refresh_leaf(*result);
 	}
 	return open_leaf(core, spec, flags, driver, args, key, result);
 }
@@ -403,8 +351,11 @@ static int close_locked(struct dmcore_bdev *bdev)
 	/* A table has taken its opening off table_opens before it comes here. */
 	if (bdev->open_count <= bdev->table_opens)
 		return dmcore__error(-EINVAL, "%s: closed more often than opened", bdev->name);
-	if (bdev->open_count > 1 || bdev->route) {
+	if (bdev->open_count > 1 || dmcore__bdev_route(bdev)) {
 		bdev->open_count--;
+		/* It may be gone afterwards. */
+		if (bdev->open_count == 0)
+			bdev->closed(bdev);
 		return 0;
 	}
 	inflight = dmcore__slot_inflight(bdev->core, bdev->slot);
@@ -446,7 +397,7 @@ const char *dmcore_bdev_name(const struct dmcore_bdev *bdev)
 
 bool dmcore_bdev_is_read_only(const struct dmcore_bdev *bdev)
 {
-	return bdev->read_only;
+	return dmcore__bdev_read_only(bdev);
 }
 
 struct dmcore *dmcore_bdev_core(const struct dmcore_bdev *bdev)
@@ -459,6 +410,7 @@ void dmcore_bdev_set_size(struct dmcore_bdev *bdev, uint64_t sectors)
 	if (sectors > DMCORE_DEVICE_SECTORS_MAX)
 		sectors = DMCORE_DEVICE_SECTORS_MAX;
 	atomic_store_explicit(&bdev->size_sectors, sectors, memory_order_release);
+	atomic_fetch_add(&bdev->core->bdevs->generation, 1);
 }
 
 void dmcore_bdev_set_private(struct dmcore_bdev *bdev, void *private_data)

@@ -69,18 +69,21 @@ static inline void submit_loop(struct dmcore_queue *queue, struct dmcore_bio *bi
 {
 	queue->submitting = true;
 	do {
-		struct dmcore_bdev *bdev;
+		enum dmcore__route result;
 
 		do {
-			/* The submitter's, or a target's on the way down. */
-			if (dmcore__unlikely(bio->flags & DMCORE_BIO_PREFLUSH))
-				dmcore__bio_preflush(bio);
-			bdev = bio->bdev;
-			if (!bdev->route) {
+			struct dmcore_bdev *bdev = bio->bdev;
+			dmcore__route_fn route = dmcore__bdev_route(bdev);
+
+			if (!route) {
 				dmcore__leaf_submit(bdev, bio);
+				result = DMCORE__ROUTE_TAKEN;
 				break;
 			}
-		} while (bdev->route(bdev, bio) == DMCORE__ROUTE_NEXT);
+			result = route(bdev, bio);
+		} while (result == DMCORE__ROUTE_NEXT);
+		if (dmcore__unlikely(result > DMCORE__ROUTE_NEXT))
+			dmcore_bio_complete(bio, -EIO);
 		bio = dmcore__chain_pop(&queue->pending);
 	} while (dmcore__unlikely(bio != NULL));
 	queue->submitting = false;
@@ -140,6 +143,17 @@ static inline bool well_formed(const struct dmcore_bio *bio)
 	       entries_fit_split(bio);
 }
 
+/* From within a submission; or the first one of a queue, which is its submitter's from now on. */
+static DMCORE__NOINLINE void submit_inside(struct dmcore_queue *queue, struct dmcore_bio *bio)
+{
+	if (!atomic_load_explicit(&queue->owned, memory_order_relaxed)) {
+		dmcore__queue_own(queue);
+		submit_loop(queue, bio);
+	} else {
+		dmcore__chain_append(&queue->pending, bio);
+	}
+}
+
 int dmcore_bio_submit(struct dmcore_bio *bio)
 {
 	struct dmcore_queue *queue;
@@ -158,10 +172,32 @@ int dmcore_bio_submit(struct dmcore_bio *bio)
 	bio->internal.top_bytes = 0;
 	queue->inflight++;
 	if (dmcore__unlikely(queue->submitting))
-		dmcore__chain_append(&queue->pending, bio);
+		submit_inside(queue, bio);
 	else
 		submit_loop(queue, bio);
 	return 0;
+}
+
+/*
+ * Pops the frames that only count, down to one that wants more; false: none is left. A request that
+ * has ended leaves its devices at once, not when its owner comes round to poll: whoever suspends
+ * one mustn't wait for a thread that isn't running.
+ */
+static inline bool pop_plain_frames(struct dmcore_queue *queue, struct dmcore_bio *bio)
+{
+	uint32_t top_bytes = bio->internal.top_bytes;
+
+	while (top_bytes) {
+		const struct dmcore__frame *frame =
+			(const struct dmcore__frame *)(const void *)(bio->frames + top_bytes) - 1;
+
+		if (frame->end)
+			break;
+		dmcore__slot_leave(queue, frame->slot);
+		top_bytes -= frame->bytes;
+	}
+	bio->internal.top_bytes = (uint16_t)top_bytes;
+	return top_bytes != 0;
 }
 
 void dmcore_bio_complete(struct dmcore_bio *bio, int status)
@@ -175,6 +211,7 @@ void dmcore_bio_complete(struct dmcore_bio *bio, int status)
 	}
 	bio->status = status;
 	dmcore__bio_set_state(bio, DMCORE__BIO_READY);
+	pop_plain_frames(queue, bio);
 	dmcore__chain_append(&queue->ready, bio);
 }
 
@@ -221,24 +258,6 @@ unsigned int dmcore_queue_reap(struct dmcore_queue *queue, struct dmcore_bio **b
 	return count;
 }
 
-/* Pops the frames that only count, down to one that wants more; false: none is left. */
-static inline bool pop_plain_frames(struct dmcore_queue *queue, struct dmcore_bio *bio)
-{
-	uint32_t top_bytes = bio->internal.top_bytes;
-
-	while (top_bytes) {
-		const struct dmcore__frame *frame =
-			(const struct dmcore__frame *)(const void *)(bio->frames + top_bytes) - 1;
-
-		if (frame->end)
-			break;
-		dmcore__slot_leave(queue, frame->slot);
-		top_bytes -= frame->bytes;
-	}
-	bio->internal.top_bytes = (uint16_t)top_bytes;
-	return top_bytes != 0;
-}
-
 /* Deals with the frames of a completed bio; 1 if it has ended, 0 if it goes on. */
 static inline unsigned int unwind(struct dmcore_queue *queue, struct dmcore_bio *bio)
 {
@@ -275,6 +294,7 @@ static unsigned int run_ready(struct dmcore_queue *queue, unsigned int max)
 	struct dmcore_bio *bio;
 
 	queue->ready.head = NULL;
+	queue->rounds++;
 	while (ended < max && (bio = dmcore__chain_pop(&chain)))
 		ended += unwind(queue, bio);
 	if (chain.head) {
@@ -286,8 +306,38 @@ static unsigned int run_ready(struct dmcore_queue *queue, unsigned int max)
 	return ended;
 }
 
+void dmcore__bio_defer(struct dmcore_bio *bio)
+{
+	struct dmcore_queue *queue = bio->queue;
+	uint32_t now = atomic_load_explicit(&queue->num_deferred, memory_order_relaxed);
+
+	atomic_fetch_add_explicit(&bio->bdev->num_deferred, 1, memory_order_relaxed);
+	dmcore__chain_append(&queue->deferred, bio);
+	atomic_store_explicit(&queue->num_deferred, now + 1, memory_order_relaxed);
+}
+
+/* In order; those whose device is still suspended get in line again. */
+static void replay(struct dmcore_queue *queue)
+{
+	struct dmcore__bio_chain chain = queue->deferred;
+	struct dmcore_bio *bio;
+
+	queue->deferred.head = NULL;
+	atomic_store_explicit(&queue->num_deferred, 0, memory_order_relaxed);
+	while ((bio = dmcore__chain_pop(&chain))) {
+		struct dmcore_bdev *bdev = bio->bdev;
+
+		/* It counts as deferred until it is inside, lest the device be removed under it. */
+		queue->replay_slot = bdev->slot;
+		dmcore__bio_send(bio);
+		queue->replay_slot = DMCORE__NO_SLOT;
+		atomic_fetch_sub_explicit(&bdev->num_deferred, 1, memory_order_release);
+	}
+}
+
 const struct dmcore__queue_hooks dmcore__bio_hooks = {
 	.run_ready = run_ready,
+	.replay = replay,
 };
 
 void dmcore_bio_advance(struct dmcore_bio *bio, uint64_t sectors)
@@ -355,6 +405,10 @@ int dmcore_bio_copy(struct dmcore_bio *bio, void *buffer)
 {
 	return each_run(bio, bio->op == DMCORE_OP_READ ? copy_to_run : copy_from_run, buffer);
 }
+
+_Static_assert(DMCORE_OP_READ == 0 && DMCORE_OP_WRITE == DMCORE__WORD_WRITE &&
+		       DMCORE_OP_COUNT <= DMCORE__WORD_NO_RW,
+	       "the bits of an operation tell whether it is one of these two");
 
 _Static_assert(sizeof(void *) != 8 || offsetof(struct dmcore_bdev, name) == 64,
 	       "what a request reads of its device is one cache line");

@@ -166,7 +166,61 @@ void dmcore__fan_advance(struct dmcore__fan *fan, uint64_t sectors);
 /* A piece has ended: called by the completion loop. Returns the parent if it is to be unwound. */
 struct dmcore_bio *dmcore__fan_piece_done(struct dmcore_bio *piece);
 
-/* Turns a write with PREFLUSH into a flush that the write, without it, follows. leaf.c */
+/* A request as it was before it was turned into something else, or sent on. */
+struct dmcore__saved_request {
+	struct dmcore_bdev *bdev;
+	uint64_t sector;
+	uint64_t count;
+	const struct dmio_bvec *vecs;
+	uint32_t num_vecs;
+	uint32_t vec_offset_bytes;
+	uint16_t flags;
+	uint8_t op;
+	uint8_t stage;   /* the owner's */
+	uint32_t moment; /* likewise */
+};
+
+_Static_assert(sizeof(struct dmcore__saved_request) % 16 == 0, "frames are multiples of 16 bytes");
+
+#define DMCORE__SAVED_BYTES ((uint32_t)sizeof(struct dmcore__saved_request))
+
+static inline void dmcore__request_save(struct dmcore__saved_request *saved,
+					const struct dmcore_bio *bio)
+{
+	saved->bdev = bio->bdev;
+	saved->sector = bio->sector;
+	saved->count = bio->count;
+	saved->vecs = bio->vecs;
+	saved->num_vecs = bio->num_vecs;
+	saved->vec_offset_bytes = bio->vec_offset_bytes;
+	saved->flags = bio->flags;
+	saved->op = bio->op;
+	saved->stage = 0;
+}
+
+static inline void dmcore__request_restore(const struct dmcore__saved_request *saved,
+					   struct dmcore_bio *bio)
+{
+	bio->bdev = saved->bdev;
+	bio->sector = saved->sector;
+	bio->count = saved->count;
+	bio->vecs = saved->vecs;
+	bio->num_vecs = saved->num_vecs;
+	bio->vec_offset_bytes = saved->vec_offset_bytes;
+	bio->flags = saved->flags;
+	bio->op = saved->op;
+}
+
+/*
+ * Turns a write with PREFLUSH into a flush that the write, without it, follows. The slot of its
+ * device has been entered for the flush; it is entered once more for the write. leaf.c
+ */
 void dmcore__bio_preflush(struct dmcore_bio *bio);
+/* A bio that waits to be sent to its device again: if it is a flush that a write follows there, it
+ * becomes that write, as it was. leaf.c */
+void dmcore__bio_undo_preflush(struct dmcore_bio *bio);
+
+/* Has a bio wait for its device, bio->bdev, to be resumed: the owner's replay sends it again. */
+void dmcore__bio_defer(struct dmcore_bio *bio);
 
 #endif

@@ -3,6 +3,8 @@
  * Carrying out one bio in pieces: splits at target borders, copies of a discard, the steps of a
  * flush, zeroes written in place of WRITE_ZEROES. Used by leaf.c and map/submit.c.
  */
+#include <dmcore/target.h>
+
 #include "bdev/bio.h"
 
 static void save_rest(struct dmcore__fan *fan, const struct dmcore_bio *bio)
@@ -49,7 +51,8 @@ void dmcore__fan_advance(struct dmcore__fan *fan, uint64_t sectors)
 
 static void note_status(struct dmcore__fan *fan, int status)
 {
-	if (status && !fan->status)
+	/* One that is pushed back may well work the next time; not so with an error beside it. */
+	if (status && (!fan->status || fan->status == DMCORE_STATUS_REQUEUE))
 		fan->status = status;
 }
 

@@ -9,50 +9,10 @@
 #include "base/checked.h"
 #include "bdev/bio.h"
 
-/* A request as it was before it was turned into a flush. */
-struct saved_request {
-	struct dmcore_bdev *bdev;
-	uint64_t sector;
-	uint64_t count;
-	const struct dmio_bvec *vecs;
-	uint32_t num_vecs;
-	uint32_t vec_offset_bytes;
-	uint16_t flags;
-	uint8_t op;
-	uint8_t flushing; /* postflush: the write is done, the flush under way */
-	uint32_t unused;
-};
-
-_Static_assert(sizeof(struct saved_request) % 16 == 0, "frames are multiples of 16 bytes");
 _Static_assert(DMCORE__FRAME_RESERVE_BYTES >=
-		       2 * (sizeof(struct saved_request) + sizeof(struct dmcore__frame)) +
+		       2 * (sizeof(struct dmcore__saved_request) + sizeof(struct dmcore__frame)) +
 			       DMCORE__FAN_FRAME_BYTES + 2 * sizeof(struct dmcore__frame),
 	       "preflush, postflush, a fan and two entries fit in the reserve");
-
-static void save_request(struct saved_request *saved, const struct dmcore_bio *bio)
-{
-	saved->bdev = bio->bdev;
-	saved->sector = bio->sector;
-	saved->count = bio->count;
-	saved->vecs = bio->vecs;
-	saved->num_vecs = bio->num_vecs;
-	saved->vec_offset_bytes = bio->vec_offset_bytes;
-	saved->flags = bio->flags;
-	saved->op = bio->op;
-	saved->flushing = 0;
-}
-
-static void restore_request(const struct saved_request *saved, struct dmcore_bio *bio)
-{
-	bio->bdev = saved->bdev;
-	bio->sector = saved->sector;
-	bio->count = saved->count;
-	bio->vecs = saved->vecs;
-	bio->num_vecs = saved->num_vecs;
-	bio->vec_offset_bytes = saved->vec_offset_bytes;
-	bio->flags = saved->flags;
-	bio->op = saved->op;
-}
 
 static void become_flush(struct dmcore_bio *bio, struct dmcore_bdev *bdev)
 {
@@ -67,7 +27,7 @@ static enum dmcore__unwind preflush_end(struct dmcore_bio *bio, struct dmcore__f
 	struct dmcore_queue *queue = bio->queue;
 	uint32_t slot = frame->slot;
 
-	restore_request(dmcore__frame_data(frame), bio);
+	dmcore__request_restore(dmcore__frame_data(frame), bio);
 	bio->flags &= (uint16_t)~DMCORE_BIO_PREFLUSH;
 	if (bio->status) {
 		dmcore__frame_pop(bio, frame);
@@ -84,24 +44,38 @@ static enum dmcore__unwind preflush_end(struct dmcore_bio *bio, struct dmcore__f
 void dmcore__bio_preflush(struct dmcore_bio *bio)
 {
 	uint32_t slot = bio->bdev->slot;
-	struct dmcore__frame *frame = dmcore__frame_push(bio, preflush_end, slot,
-							 (uint32_t)sizeof(struct saved_request));
+	struct dmcore__frame *frame =
+		dmcore__frame_push(bio, preflush_end, slot, DMCORE__SAVED_BYTES);
 
 	dmcore__slot_enter(bio->queue, slot);
-	save_request(dmcore__frame_data(frame), bio);
+	dmcore__request_save(dmcore__frame_data(frame), bio);
 	become_flush(bio, bio->bdev);
+}
+
+void dmcore__bio_undo_preflush(struct dmcore_bio *bio)
+{
+	struct dmcore__frame *frame;
+
+	if (bio->internal.top_bytes == 0)
+		return;
+	frame = dmcore__frame_top(bio);
+	if (frame->end != preflush_end || frame->slot != bio->bdev->slot)
+		return;
+	dmcore__request_restore(dmcore__frame_data(frame), bio);
+	dmcore__frame_pop(bio, frame);
 }
 
 static enum dmcore__unwind postflush_end(struct dmcore_bio *bio, struct dmcore__frame *frame)
 {
-	struct saved_request *saved = dmcore__frame_data(frame);
+	struct dmcore__saved_request *saved = dmcore__frame_data(frame);
 
-	if (!saved->flushing && !bio->status) {
-		saved->flushing = 1;
+	/* Stage 0: the write is under way; 1: the flush. */
+	if (!saved->stage && !bio->status) {
+		saved->stage = 1;
 		become_flush(bio, saved->bdev);
 		return DMCORE__UNWIND_SUBMIT;
 	}
-	restore_request(saved, bio);
+	dmcore__request_restore(saved, bio);
 	dmcore__frame_pop(bio, frame);
 	return DMCORE__UNWIND_ON;
 }
@@ -109,10 +83,10 @@ static enum dmcore__unwind postflush_end(struct dmcore_bio *bio, struct dmcore__
 /* FUA on a device without it: the flush follows the write. */
 static void postflush(struct dmcore_bio *bio)
 {
-	struct dmcore__frame *frame = dmcore__frame_push(bio, postflush_end, DMCORE__NO_SLOT,
-							 (uint32_t)sizeof(struct saved_request));
+	struct dmcore__frame *frame =
+		dmcore__frame_push(bio, postflush_end, DMCORE__NO_SLOT, DMCORE__SAVED_BYTES);
 
-	save_request(dmcore__frame_data(frame), bio);
+	dmcore__request_save(dmcore__frame_data(frame), bio);
 	bio->flags &= (uint16_t)~DMCORE_BIO_FUA;
 }
 
@@ -185,18 +159,23 @@ static int next_limited(struct dmcore__fan *fan, struct dmcore_bio *piece, void 
 	return 0;
 }
 
-/* What is wrong with a request for this device: 0 or its status. */
-static int check(const struct dmcore_bdev *bdev, const struct dmcore_bio *bio)
+/* Whether a request's range is one of the device's. */
+static inline bool suits(const struct dmcore_bdev *bdev, const struct dmcore_bio *bio)
 {
 	uint64_t size = atomic_load_explicit(&bdev->size_sectors, memory_order_relaxed);
 
-	if (dmcore__unlikely((bio->sector | bio->count) & bdev->block_mask_sectors))
+	return !((bio->sector | bio->count) & dmcore__bdev_block_mask(bdev)) &&
+	       bio->count <= size && bio->sector <= size - bio->count;
+}
+
+/* What is wrong with a request for this device: 0 or its status. */
+static int check(const struct dmcore_bdev *bdev, const struct dmcore_bio *bio)
+{
+	if ((bio->sector | bio->count) & dmcore__bdev_block_mask(bdev))
 		return -EINVAL;
-	if (dmcore__unlikely(bio->count > size || bio->sector > size - bio->count))
+	if (!suits(bdev, bio))
 		return -EIO;
-	if (dmcore__unlikely(bdev->read_only && bio->op != DMCORE_OP_READ))
-		return -EROFS;
-	return 0;
+	return dmcore__bdev_read_only(bdev) && bio->op != DMCORE_OP_READ ? -EROFS : 0;
 }
 
 /* Operations without memory. The entry frame has been pushed. */
@@ -231,25 +210,39 @@ static void submit_special(struct dmcore_bdev *bdev, struct dmcore_bio *bio)
 		bdev->driver->submit(bdev, bio);
 }
 
-void dmcore__leaf_submit(struct dmcore_bdev *bdev, struct dmcore_bio *bio)
+/* All but a READ or WRITE that the device takes as it is. */
+static DMCORE__NOINLINE void submit_other(struct dmcore_bdev *bdev, struct dmcore_bio *bio)
 {
-	if (dmcore__likely(bio->op != DMCORE_OP_FLUSH)) {
+	if (bio->op != DMCORE_OP_FLUSH) {
 		int status = check(bdev, bio);
 
-		if (dmcore__unlikely(status)) {
+		if (status) {
 			dmcore_bio_complete(bio, status);
 			return;
 		}
 	}
 	dmcore__slot_enter(bio->queue, bdev->slot);
+	if (bio->flags & DMCORE_BIO_PREFLUSH)
+		dmcore__bio_preflush(bio);
 	dmcore__frame_push(bio, NULL, bdev->slot, 0);
-	if (dmcore__unlikely(bio->flags & DMCORE_BIO_FUA && !(bdev->caps & DMCORE_CAP_FUA)))
+	if (bio->flags & DMCORE_BIO_FUA && !(bdev->caps & DMCORE_CAP_FUA))
 		postflush(bio);
-	if (dmcore__unlikely(bio->op > DMCORE_OP_WRITE))
+	if (bio->op > DMCORE_OP_WRITE)
 		submit_special(bdev, bio);
-	else if (dmcore__likely(bio->count <= bdev->whole_sectors) ||
-		 whole_piece(bdev, bio->sector, bio->count) == bio->count)
+	else if (whole_piece(bdev, bio->sector, bio->count) == bio->count)
 		bdev->driver->submit(bdev, bio);
 	else
 		dmcore__fan_start(bio, next_piece, NULL, bdev);
+}
+
+void dmcore__leaf_submit(struct dmcore_bdev *bdev, struct dmcore_bio *bio)
+{
+	if (dmcore__unlikely(dmcore__bdev_is_special(bdev, bio) ||
+			     bio->count > bdev->whole_sectors || !suits(bdev, bio))) {
+		submit_other(bdev, bio);
+		return;
+	}
+	dmcore__slot_enter(bio->queue, bdev->slot);
+	dmcore__frame_push(bio, NULL, bdev->slot, 0);
+	bdev->driver->submit(bdev, bio);
 }

@@ -64,15 +64,30 @@ static bool valid_block(uint32_t bytes)
 	       bytes <= DMCORE_BLOCK_BYTES_MAX;
 }
 
+void dmcore__bdev_set_read_only(struct dmcore_bdev *bdev, bool read_only)
+{
+	uint32_t bits = DMCORE__WORD_NO_RW | DMCORE__WORD_PREFLUSH;
+
+	if (read_only)
+		bits |= DMCORE__WORD_WRITE;
+	/* On the way to a leaf FUA is just handed on. */
+	if (!dmcore__bdev_route(bdev) && !(bdev->caps & DMCORE_CAP_FUA))
+		bits |= DMCORE__WORD_FUA;
+	atomic_store_explicit(&bdev->special_bits, bits, memory_order_relaxed);
+}
+
 void dmcore__bdev_apply_limits(struct dmcore_bdev *bdev, const struct dmcore_limits *limits)
 {
 	bdev->limits = *limits;
-	bdev->block_mask_sectors =
-		(uint32_t)dmcore__bytes_to_sectors(limits->logical_block_bytes) - 1;
+	atomic_fetch_add(&bdev->core->bdevs->generation, 1);
+	atomic_store_explicit(&bdev->block_mask_sectors,
+			      (uint32_t)dmcore__bytes_to_sectors(limits->logical_block_bytes) - 1,
+			      memory_order_relaxed);
 	bdev->caps = limits->caps;
 	bdev->whole_sectors = limits->max_io_sectors ? limits->max_io_sectors : UINT64_MAX;
 	if (limits->chunk_sectors)
 		bdev->whole_sectors = 0; /* even a short one may cross a boundary */
+	dmcore__bdev_set_read_only(bdev, dmcore__bdev_read_only(bdev));
 }
 
 int dmcore_bdev_set_limits(struct dmcore_bdev *bdev, const struct dmcore_limits *limits)

@@ -16,7 +16,10 @@
 #define SYNC_SPLITS 32
 #define SYNC_DEPTH 32
 /* Calls at once; more wait for one of them to return. */
-#define SYNC_QUEUES_MAX 64u
+#define SYNC_QUEUES_MAX 96u
+/* Of those, on mapped devices: all of them may wait for a device to be resumed, by somebody who
+ * reads or writes one below before that. */
+#define SYNC_MAPPED_MAX 64u
 /* Of memory in one request: an entry of a vector is shorter than 4 GiB. */
 #define SYNC_BYTES_MAX (UINT64_C(1) << 30)
 
@@ -40,14 +43,23 @@ static int make_queue(struct dmcore *core, struct dmcore_queue **result)
 	return dmcore__queue_create(core, &options, true, result);
 }
 
+/* Whether a call can't have a queue yet. */
+static bool must_wait(const struct dmcore__queues *queues, bool mapped)
+{
+	if (mapped && queues->num_sync_mapped == SYNC_MAPPED_MAX)
+		return true;
+	return dmcore__list_empty(&queues->idle) && queues->num_sync == SYNC_QUEUES_MAX;
+}
+
 /* An idle queue; NULL: there is none, and one more may be made, which has been counted. */
-static struct dmcore_queue *take_idle(struct dmcore__queues *queues)
+static struct dmcore_queue *take_idle(struct dmcore__queues *queues, bool mapped)
 {
 	struct dmcore_queue *queue = NULL;
 
 	pthread_mutex_lock(&queues->sync_lock);
-	while (dmcore__list_empty(&queues->idle) && queues->num_sync == SYNC_QUEUES_MAX)
+	while (must_wait(queues, mapped))
 		pthread_cond_wait(&queues->sync_returned, &queues->sync_lock);
+	queues->num_sync_mapped += mapped;
 	if (dmcore__list_empty(&queues->idle)) {
 		queues->num_sync++;
 	} else {
@@ -58,7 +70,7 @@ static struct dmcore_queue *take_idle(struct dmcore__queues *queues)
 	return queue;
 }
 
-static int borrow_queue(struct dmcore *core, struct dmcore_queue **result)
+static int borrow_queue(struct dmcore *core, bool mapped, struct dmcore_queue **result)
 {
 	struct dmcore__queues *queues = core->queues;
 	struct dmcore_queue *queue;
@@ -66,7 +78,7 @@ static int borrow_queue(struct dmcore *core, struct dmcore_queue **result)
 
 	if (ret)
 		return ret;
-	queue = take_idle(queues);
+	queue = take_idle(queues, mapped);
 	if (queue) {
 		*result = queue;
 		return dmcore_queue_claim(queue);
@@ -75,39 +87,67 @@ static int borrow_queue(struct dmcore *core, struct dmcore_queue **result)
 	if (ret) {
 		pthread_mutex_lock(&queues->sync_lock);
 		queues->num_sync--;
-		pthread_cond_signal(&queues->sync_returned);
+		queues->num_sync_mapped -= mapped;
+		pthread_cond_broadcast(&queues->sync_returned);
 		pthread_mutex_unlock(&queues->sync_lock);
 	}
 	return ret;
 }
 
-static void return_queue(struct dmcore_queue *queue)
+static void return_queue(struct dmcore_queue *queue, bool mapped)
 {
 	struct dmcore__queues *queues = queue->core->queues;
 
+	/* Else this thread, if it suspends a device next, would take another's call for its own. */
+	atomic_store(&queue->owned, false);
 	pthread_mutex_lock(&queues->sync_lock);
 	dmcore__list_append(&queues->idle, &queue->idle_link);
-	pthread_cond_signal(&queues->sync_returned);
+	queues->num_sync_mapped -= mapped;
+	/* Not all who wait can go on with what has come back. */
+	pthread_cond_broadcast(&queues->sync_returned);
 	pthread_mutex_unlock(&queues->sync_lock);
 }
 
-/* Whether the caller's numbers suit the device at all; else a message. */
-static int check_range(const struct dmcore_bdev *bdev, uint64_t len_bytes, uint64_t offset_bytes)
+/* Puts the device's name before a message; a mapped device may be given another one meanwhile. */
+static int put_name(struct dmcore_bdev *bdev, int error)
 {
-	uint64_t mask = dmcore__sectors_to_bytes((uint64_t)bdev->block_mask_sectors + 1) - 1;
+	if (!dmcore__alive(bdev->core))
+		return error;
+	dmcore__lock(bdev->core);
+	dmcore__error_prefix(error, "%s", bdev->name);
+	dmcore__unlock(bdev->core);
+	return error;
+}
+
+/* The message of a failed call. */
+static int say_error(struct dmcore_bdev *bdev, int error)
+{
+	char text[96];
+
+	dmcore__error(error, "%s", dmcore__strerror(error, text, sizeof(text)));
+	return put_name(bdev, error);
+}
+
+/* Whether the caller's numbers suit the device at all; else a message. */
+static int check_range(struct dmcore_bdev *bdev, uint64_t len_bytes, uint64_t offset_bytes)
+{
+	uint64_t mask = dmcore__sectors_to_bytes((uint64_t)dmcore__bdev_block_mask(bdev) + 1) - 1;
 	uint64_t size_bytes = dmcore__sectors_to_bytes(dmcore_bdev_size_sectors(bdev));
+	int ret;
 
 	if ((len_bytes | offset_bytes) & mask)
-		return dmcore__error(-EINVAL,
-				     "%s: offset %llu and length %llu must be multiples of %llu",
-				     bdev->name, (unsigned long long)offset_bytes,
-				     (unsigned long long)len_bytes, (unsigned long long)mask + 1);
-	if (len_bytes > size_bytes || offset_bytes > size_bytes - len_bytes)
-		return dmcore__error(-EIO, "%s: bytes %llu to %llu are not on the device of %llu",
-				     bdev->name, (unsigned long long)offset_bytes,
-				     (unsigned long long)offset_bytes + len_bytes,
-				     (unsigned long long)size_bytes);
-	return 0;
+		ret = dmcore__error(-EINVAL,
+				    "offset %llu and length %llu must be multiples of %llu",
+				    (unsigned long long)offset_bytes,
+				    (unsigned long long)len_bytes, (unsigned long long)mask + 1);
+	else if (len_bytes > size_bytes || offset_bytes > size_bytes - len_bytes)
+		ret = dmcore__error(-EIO, "bytes %llu to %llu are not on the device of %llu",
+				    (unsigned long long)offset_bytes,
+				    (unsigned long long)offset_bytes + len_bytes,
+				    (unsigned long long)size_bytes);
+	else
+		return 0;
+	return put_name(bdev, ret);
 }
 
 /* 0, or -EOWNERDEAD where a driver has called fork(): in the child nothing ends. */
@@ -130,11 +170,11 @@ static int run(struct dmcore_bdev *bdev, enum dmcore_op op, void *buffer, uint64
 	       uint64_t offset_bytes)
 {
 	struct dmcore_queue *queue;
+	bool mapped = dmcore__bdev_route(bdev) != NULL;
 	struct dmcore_bio *bio;
-	char text[96];
 	int ret;
 
-	ret = borrow_queue(bdev->core, &queue);
+	ret = borrow_queue(bdev->core, mapped, &queue);
 	if (ret)
 		return ret;
 	bio = dmcore_bio_get(queue);
@@ -154,10 +194,8 @@ static int run(struct dmcore_bdev *bdev, enum dmcore_op op, void *buffer, uint64
 		ret = bio->status;
 	}
 	dmcore_bio_put(bio);
-	return_queue(queue);
-	if (ret)
-		dmcore__error(ret, "%s: %s", bdev->name, dmcore__strerror(ret, text, sizeof(text)));
-	return ret;
+	return_queue(queue, mapped);
+	return ret ? say_error(bdev, ret) : 0;
 }
 
 static int run_range(struct dmcore_bdev *bdev, enum dmcore_op op, void *buffer, uint64_t len_bytes,

@@ -90,7 +90,7 @@ static int load_and_resume(struct dmcore_device *device, const char *text, unsig
 }
 
 static int make_device(struct dmcore *core, const struct entry *entry, unsigned int flags,
-		       struct dmcore_device **result)
+		       const void *maker, struct dmcore_device **result)
 {
 	struct dmcore_device *device;
 	unsigned int device_flags = 0;
@@ -102,6 +102,7 @@ static int make_device(struct dmcore *core, const struct entry *entry, unsigned 
 				    device_flags, &device);
 	if (ret)
 		goto fail;
+	device->maker = maker;
 	ret = load_and_resume(device, entry->fields[FIELD_TABLE], flags | device_flags);
 	if (ret)
 		goto remove_device;
@@ -114,22 +115,41 @@ fail:
 	return dmcore__error_prefix(ret, "device %.127s", entry->fields[FIELD_NAME]);
 }
 
-/* Removes what was made since `kept` was the youngest device: nothing else can stand on it. */
-static void remove_devices(struct dmcore *core, const struct dmcore__list *kept)
+/* Removes what this call has made, youngest first: only what it made stands on it. */
+static void remove_devices(struct dmcore *core, const void *maker)
 {
-	while (core->map->devices.prev != kept) {
-		struct dmcore_device *device =
-			dmcore__container_of(core->map->devices.prev, struct dmcore_device, link);
+	struct dmcore__list *node = core->map->devices.prev;
 
-		if (dmcore__device_remove(device))
-			break;
+	while (node != &core->map->devices) {
+		struct dmcore_device *device =
+			dmcore__container_of(node, struct dmcore_device, link);
+
+		node = node->prev;
+		if (device->maker == maker && dmcore__device_remove(device) == 0)
+			node = core->map->devices.prev;
+	}
+}
+
+/* The devices are other calls' to use as well from now on. */
+static void forget_maker(struct dmcore *core, const void *maker)
+{
+	struct dmcore__list *node;
+	struct dmcore__list *spare;
+
+	dmcore__list_for_each(node, spare, &core->map->devices) {
+		struct dmcore_device *device =
+			dmcore__container_of(node, struct dmcore_device, link);
+
+		if (device->maker == maker)
+			device->maker = NULL;
 	}
 }
 
 static int make_devices(struct dmcore *core, char *text, unsigned int flags,
 			struct dmcore_device **last)
 {
-	const struct dmcore__list *kept = core->map->devices.prev;
+	/* An address tells this call's devices from others': targets that are resumed do without
+	 * the control lock. */
 	struct entry entry;
 	int ret = 0;
 
@@ -137,12 +157,13 @@ static int make_devices(struct dmcore *core, char *text, unsigned int flags,
 		take_entry(&text, &entry);
 		if (entry.num_fields == 1 && !*entry.fields[FIELD_NAME])
 			continue;
-		ret = make_device(core, &entry, flags, last);
+		ret = make_device(core, &entry, flags, &entry, last);
 	}
 	if (ret) {
 		*last = NULL;
-		remove_devices(core, kept);
+		remove_devices(core, &entry);
 	}
+	forget_maker(core, &entry);
 	return ret;
 }
 

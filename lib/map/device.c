@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Mapped devices: made, loaded, resumed, removed. Called by applications, by concise.c, and by
- * registry.c when a core goes. The data path reads what resume publishes here.
+ * Mapped devices: made, loaded, renamed and removed. Called by applications, by concise.c, and by
+ * registry.c when a core goes. What makes them run is in suspend.c.
  */
 #include <errno.h>
 #include <string.h>
@@ -11,9 +11,8 @@
 #include "base/compiler.h"
 #include "base/error.h"
 #include "map/map.h"
+#include "queue/drain.h"
 #include "queue/queue.h"
-
-#define DEV_MAPPER "/dev/mapper/"
 
 static struct dmcore_device *device_entry(struct dmcore__list *node)
 {
@@ -23,25 +22,6 @@ static struct dmcore_device *device_entry(struct dmcore__list *node)
 static struct dmcore_table *table_entry(struct dmcore__list *node)
 {
 	return dmcore__container_of(node, struct dmcore_table, link);
-}
-
-/* Control lock held: nobody else writes it. */
-static struct dmcore_table *live_table(const struct dmcore_device *device)
-{
-	return atomic_load_explicit(&device->live, memory_order_relaxed);
-}
-
-static void set_state(struct dmcore_device *device, enum dmcore__device_state state)
-{
-	static const bool legal[DMCORE__DEVICE_STATES][DMCORE__DEVICE_STATES] = {
-		[DMCORE__DEVICE_SUSPENDED] = { [DMCORE__DEVICE_RUNNING] = true,
-					       [DMCORE__DEVICE_REMOVED] = true },
-		[DMCORE__DEVICE_RUNNING] = { [DMCORE__DEVICE_REMOVED] = true },
-	};
-
-	DMCORE__ASSERT(state < DMCORE__DEVICE_STATES);
-	DMCORE__ASSERT(legal[device->state][state]);
-	device->state = state;
 }
 
 /* ---- create ---- */
@@ -107,10 +87,14 @@ int dmcore__device_create(struct dmcore *core, const char *name, const char *uui
 			goto free_device;
 		}
 	}
-	ret = dmcore__bdev_create_mapped(core, name, dmcore__map_route, device, device->read_only,
-					 &device->bdev);
+	ret = dmcore__bdev_create_mapped(core, name,
+					 dmcore__drain_needs_fences(core) ? dmcore__map_route_fenced
+									  : dmcore__map_route,
+					 device, device->read_only, &device->bdev);
 	if (ret)
 		goto free_uuid;
+	device->bdev->closed = dmcore__device_closed;
+	dmcore__list_init(&device->watches);
 	dmcore__list_append(&core->map->devices, &device->link);
 	*result = device;
 	return 0;
@@ -188,6 +172,18 @@ static bool makes_cycle(struct dmcore_device *device, struct dmcore_table *table
 	return found;
 }
 
+/* A table of an immutable type gives way to its like or to a wildcard alone. */
+static int check_immutable(const struct dmcore_device *device, const struct dmcore_table *table)
+{
+	const struct dmcore_table *active = dmcore__device_active(device);
+
+	if (!active || !active->immutable || table->wildcard ||
+	    table->immutable == active->immutable)
+		return 0;
+	return dmcore__error(-EINVAL, "can't replace immutable target type %s",
+			     active->immutable->name);
+}
+
 static int load(struct dmcore_device *device, struct dmcore_table *table)
 {
 	int ret;
@@ -198,6 +194,8 @@ static int load(struct dmcore_device *device, struct dmcore_table *table)
 		return dmcore__error(-EBUSY, "the table is loaded into %s already",
 				     table->device->bdev->name);
 	ret = dmcore__table_complete(table);
+	if (ret == 0)
+		ret = check_immutable(device, table);
 	if (ret)
 		return ret;
 	if (makes_cycle(device, table))
@@ -230,57 +228,89 @@ int dmcore_device_load(struct dmcore_device *device, struct dmcore_table *table)
 	return ret;
 }
 
-/* ---- resume ---- */
-
-/* Makes the inactive table live. */
-static int swap_in(struct dmcore_device *device)
-{
-	struct dmcore_table *table = device->inactive;
-	struct dmcore_bdev *bdev = device->bdev;
-	int ret;
-
-	if (live_table(device))
-		return dmcore__error(-EOPNOTSUPP, "replacing a live table isn't supported yet");
-	ret = dmcore__table_check_areas(table);
-	if (ret)
-		return dmcore__error_prefix(ret, "table line %u", table->failed_target + 1);
-	ret = dmcore__table_measure(table);
-	if (ret)
-		return ret;
-	bdev->frame_bytes = table->frame_bytes;
-	bdev->depth = table->depth;
-	bdev->read_only = device->read_only || (table->flags & DMCORE_TABLE_READ_ONLY);
-	dmcore__bdev_apply_limits(bdev, &table->limits);
-	atomic_store_explicit(&bdev->size_sectors, table->size_sectors, memory_order_relaxed);
-	/* Whoever sees the table sees all of the above. */
-	atomic_store_explicit(&device->live, table, memory_order_release);
-	device->inactive = NULL;
-	return 0;
-}
-
-int dmcore__device_resume(struct dmcore_device *device)
-{
-	int ret = 0;
-
-	if (device->inactive)
-		ret = swap_in(device);
-	else if (!live_table(device))
-		ret = dmcore__error(-EINVAL, "no table is loaded");
-	if (ret)
-		return dmcore__error_prefix(ret, "%s", device->bdev->name);
-	if (device->state != DMCORE__DEVICE_RUNNING)
-		set_state(device, DMCORE__DEVICE_RUNNING);
-	return 0;
-}
-
-int dmcore_device_resume(struct dmcore_device *device)
+int dmcore_device_clear(struct dmcore_device *device)
 {
 	int ret;
 
 	ret = dmcore__control_begin(device ? device->core : NULL);
 	if (ret)
 		return ret;
-	ret = dmcore__device_resume(device);
+	if (device->inactive)
+		dmcore__table_destroy(device->inactive);
+	device->inactive = NULL;
+	dmcore__unlock(device->core);
+	return 0;
+}
+
+/* ---- names ---- */
+
+/* Who waits for events of a device hears of its new name, too, once it has a table. */
+static void tell_name(struct dmcore_device *device)
+{
+	if (dmcore__device_active(device))
+		dmcore__device_raise_event(device);
+}
+
+static int rename_device(struct dmcore_device *device, const char *name)
+{
+	struct dmcore *core = device->core;
+	char *copy;
+	int ret = check_name(name);
+
+	if (ret)
+		return ret;
+	if (dmcore__bdev_find_mapped(core, name))
+		return dmcore__error(-EBUSY, "device %s exists", name);
+	copy = dmcore__strdup(core, name);
+	if (!copy)
+		return dmcore__error(-ENOMEM, "no memory for a name");
+	dmcore__free(core, device->bdev->name);
+	device->bdev->name = copy;
+	tell_name(device);
+	return 0;
+}
+
+int dmcore_device_rename(struct dmcore_device *device, const char *name)
+{
+	int ret;
+
+	if (!name)
+		return dmcore__error(-EINVAL, "a device needs a name");
+	ret = dmcore__control_begin(device ? device->core : NULL);
+	if (ret)
+		return ret;
+	ret = rename_device(device, name);
+	dmcore__unlock(device->core);
+	return ret;
+}
+
+static int set_uuid(struct dmcore_device *device, const char *uuid)
+{
+	int ret;
+
+	if (device->uuid)
+		return dmcore__error(-EINVAL, "%s: its uuid is set already, to %s",
+				     device->bdev->name, device->uuid);
+	ret = check_uuid(device->core, uuid);
+	if (ret)
+		return ret;
+	device->uuid = dmcore__strdup(device->core, uuid);
+	if (!device->uuid)
+		return dmcore__error(-ENOMEM, "no memory for a uuid");
+	tell_name(device);
+	return 0;
+}
+
+int dmcore_device_set_uuid(struct dmcore_device *device, const char *uuid)
+{
+	int ret;
+
+	if (!uuid || !*uuid)
+		return dmcore__error(-EINVAL, "the uuid is empty");
+	ret = dmcore__control_begin(device ? device->core : NULL);
+	if (ret)
+		return ret;
+	ret = set_uuid(device, uuid);
 	dmcore__unlock(device->core);
 	return ret;
 }
@@ -290,30 +320,56 @@ int dmcore_device_resume(struct dmcore_device *device)
 static void destroy_device(struct dmcore_device *device)
 {
 	struct dmcore *core = device->core;
-	struct dmcore_table *live = live_table(device);
+	struct dmcore_table *active;
 
-	set_state(device, DMCORE__DEVICE_REMOVED);
+	/* Nobody finds it any more while its targets wind up. */
 	dmcore__list_remove(&device->link);
+	dmcore__bdev_hide_mapped(device->bdev);
+	dmcore__device_run_down(device);
+	dmcore__device_set_state(device, DMCORE__DEVICE_REMOVED);
+	dmcore__events_end(device);
+	active = dmcore__device_active(device);
 	atomic_store_explicit(&device->live, NULL, memory_order_relaxed);
+	atomic_store_explicit(&device->active, NULL, memory_order_relaxed);
 	if (device->inactive)
 		dmcore__table_destroy(device->inactive);
-	if (live)
-		dmcore__table_destroy(live);
+	if (active)
+		dmcore__table_destroy(active);
+	dmcore__stats_destroy(device);
 	dmcore__bdev_destroy_mapped(device->bdev);
 	dmcore__free(core, device->uuid);
 	dmcore__free(core, device);
 }
 
-int dmcore__device_remove(struct dmcore_device *device)
+/* Whether a device that nobody has open can go. */
+static int check_unused(const struct dmcore_device *device)
 {
 	const struct dmcore_bdev *bdev = device->bdev;
 
-	if (bdev->open_count > 0)
-		return dmcore__error(-EBUSY, "device %s is open", bdev->name);
+	if (device->state > DMCORE__DEVICE_RUNNING || device->num_waiting)
+		return dmcore__error(-EBUSY, "device %s is being suspended or resumed",
+				     bdev->name);
 	if (dmcore__slot_inflight(device->core, bdev->slot) > 0)
 		return dmcore__error(-EBUSY, "device %s has requests in flight", bdev->name);
-	destroy_device(device);
+	if (atomic_load(&bdev->num_deferred) > 0)
+		return dmcore__error(-EBUSY, "requests wait for device %s to be resumed",
+				     bdev->name);
+	/* One that waited may have gone in since. */
+	if (dmcore__slot_inflight(device->core, bdev->slot) > 0)
+		return dmcore__error(-EBUSY, "device %s has requests in flight", bdev->name);
 	return 0;
+}
+
+int dmcore__device_remove(struct dmcore_device *device)
+{
+	int ret;
+
+	if (device->bdev->open_count > 0)
+		return dmcore__error(-EBUSY, "device %s is open", device->bdev->name);
+	ret = check_unused(device);
+	if (ret == 0)
+		destroy_device(device);
+	return ret;
 }
 
 int dmcore_device_remove(struct dmcore_device *device)
@@ -332,6 +388,33 @@ int dmcore_device_remove(struct dmcore_device *device)
 	return ret;
 }
 
+int dmcore_device_remove_deferred(struct dmcore_device *device)
+{
+	struct dmcore *core;
+	int ret;
+
+	if (!device)
+		return 0;
+	core = device->core;
+	ret = dmcore__control_begin(core);
+	if (ret)
+		return ret;
+	if (device->bdev->open_count > 0)
+		device->deferred_remove = true;
+	else
+		ret = dmcore__device_remove(device);
+	dmcore__unlock(core);
+	return ret;
+}
+
+void dmcore__device_closed(struct dmcore_bdev *bdev)
+{
+	struct dmcore_device *device = bdev->private_data;
+
+	if (device->deferred_remove && check_unused(device) == 0)
+		destroy_device(device);
+}
+
 void dmcore__devices_destroy(struct dmcore *core)
 {
 	struct dmcore__list *devices = &core->map->devices;
@@ -345,74 +428,4 @@ void dmcore__devices_destroy(struct dmcore *core)
 		DMCORE__ASSERT(node != devices);
 		destroy_device(device_entry(node));
 	}
-}
-
-/* ---- looking at devices ---- */
-
-struct dmcore_device *dmcore_device_find(struct dmcore *core, const char *name)
-{
-	struct dmcore_bdev *bdev;
-
-	if (!name || dmcore__control_begin(core))
-		return NULL;
-	bdev = dmcore__bdev_find_mapped(core, name);
-	dmcore__unlock(core);
-	return bdev ? bdev->private_data : NULL;
-}
-
-struct dmcore_device *dmcore_device_at(struct dmcore *core, unsigned int index)
-{
-	struct dmcore_device *device = NULL;
-	struct dmcore__list *node;
-	struct dmcore__list *spare;
-
-	if (dmcore__control_begin(core))
-		return NULL;
-	dmcore__list_for_each(node, spare, &core->map->devices) {
-		if (index-- == 0) {
-			device = device_entry(node);
-			break;
-		}
-	}
-	dmcore__unlock(core);
-	return device;
-}
-
-struct dmcore_bdev *dmcore_device_bdev(struct dmcore_device *device)
-{
-	return device->bdev;
-}
-
-const char *dmcore_device_name(const struct dmcore_device *device)
-{
-	return device->bdev->name;
-}
-
-int dmcore_device_info(struct dmcore_device *device, struct dmcore_device_info *info)
-{
-	struct dmcore_device_info all = { .struct_size = info ? info->struct_size : 0 };
-	const struct dmcore_table *live;
-	size_t bytes = all.struct_size < sizeof(all) ? all.struct_size : sizeof(all);
-	int ret;
-
-	if (bytes < sizeof(all.struct_size))
-		return dmcore__error(-EINVAL, "struct_size isn't set");
-	ret = dmcore__control_begin(device ? device->core : NULL);
-	if (ret)
-		return ret;
-	live = live_table(device);
-	memcpy(all.name, device->bdev->name, strlen(device->bdev->name) + 1);
-	if (device->uuid)
-		memcpy(all.uuid, device->uuid, strlen(device->uuid) + 1);
-	all.suspended = device->state == DMCORE__DEVICE_SUSPENDED;
-	all.read_only = device->bdev->read_only;
-	all.live_table = live != NULL;
-	all.inactive_table = device->inactive != NULL;
-	all.num_targets = live ? live->num_targets : 0;
-	all.open_count = device->bdev->open_count;
-	all.event_nr = atomic_load_explicit(&device->event_nr, memory_order_relaxed);
-	all.size_sectors = dmcore_bdev_size_sectors(device->bdev);
-	dmcore__unlock(device->core);
-	memcpy(info, &all, bytes);
-	return 0;
 }

@@ -74,7 +74,7 @@ static bool wants_at_most_one(const struct dmcore_target *target, enum dmcore_op
 	return !target->type->num_bios || target->type->num_bios(target, op) <= 1;
 }
 
-/* The only target, if it takes any READ or WRITE as it is. */
+/* The only target, if it takes any READ or WRITE whole. */
 static struct dmcore_target *whole_target(const struct dmcore_table *table)
 {
 	struct dmcore_target *target = dmcore__table_target(table, 0);
@@ -87,7 +87,7 @@ static struct dmcore_target *whole_target(const struct dmcore_table *table)
 /* Whether each bio passes as it is. */
 static bool is_simple(const struct dmcore_table *table)
 {
-	const struct dmcore_target *target = table->whole;
+	const struct dmcore_target *target = whole_target(table);
 
 	return target && table->num_flush_steps <= 1 &&
 	       wants_at_most_one(target, DMCORE_OP_FLUSH) &&
@@ -122,8 +122,10 @@ int dmcore__table_plan_flush(struct dmcore_table *table)
 	}
 	table->flush_steps = plan.steps;
 	table->num_flush_steps = (uint32_t)plan.num_steps;
-	table->whole = whole_target(table);
 	table->simple = is_simple(table);
+	table->plain = whole_target(table);
+	if (table->plain && (table->requeues || table->plain->flags & DMCORE__TARGET_FRAMES))
+		table->plain = NULL;
 
 free_seen:
 	dmcore__free(core, plan.seen);

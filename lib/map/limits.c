@@ -217,8 +217,11 @@ static int check_boundaries(struct dmcore_table *table)
 
 int dmcore__table_check_areas(struct dmcore_table *table)
 {
+	uint64_t generation = atomic_load(&table->core->bdevs->generation);
 	int ret = 0;
 
+	if (table->checked_generation == generation)
+		return 0;
 	start_stacking(&table->limits);
 	for (uint32_t i = 0; i < table->num_targets && ret == 0; i++) {
 		struct dmcore_target *target = dmcore__table_target(table, i);
@@ -234,6 +237,8 @@ int dmcore__table_check_areas(struct dmcore_table *table)
 	if (ret == 0)
 		ret = check_boundaries(table);
 	settle_limits(&table->limits);
+	if (ret == 0)
+		table->checked_generation = generation;
 	return ret;
 }
 

@@ -2,7 +2,9 @@
 /*
  * Tables, mapped devices and the registry of target types, as the files of map/ share them.
  * registry.c: types; table.c, resources.c, parse.c: building; limits.c, flush.c: completing;
- * submit.c: the way of a bio; device.c, concise.c: devices; status.c: texts.
+ * submit.c: the way of a bio; device.c, concise.c, info.c: devices; suspend.c: their states;
+ * depth.c: how they stand on each other; status.c, message.c: texts; event.c, stats*.c: what is
+ * counted.
  */
 #ifndef DMCORE_LIB_MAP_MAP_H
 #define DMCORE_LIB_MAP_MAP_H
@@ -42,7 +44,8 @@ struct dmcore__table_device;
 struct dmcore_table {
 	/* Hot, and constant once complete. */
 	uint64_t size_sectors;
-	struct dmcore_target *whole;       /* the only target, if it never splits; or NULL */
+	struct dmcore_target *plain;       /* the only one, if all it does with any READ or
+					      WRITE is map; or NULL */
 	uint32_t num_targets;
 	bool simple;                       /* never needs a fan: one target, no split, no copies */
 	uint64_t *ends;                    /* [i]: first sector behind target i */
@@ -50,12 +53,19 @@ struct dmcore_table {
 	struct dmcore__flush_step *flush_steps;
 	uint32_t num_flush_steps;
 
+	bool requeues;                     /* a target may push bios back */
+
 	/* Cold. */
+	bool hooks;                        /* a target wants to know of suspends or resumes */
+	bool wildcard;
+	const struct dmcore_target_type *immutable; /* or NULL; singleton likewise */
+	const struct dmcore_target_type *singleton;
 	uint32_t frame_bytes;              /* frames needed from this table down */
 	uint32_t depth;
 	struct dmcore *core;
 	unsigned int flags;
 	bool complete;
+	uint64_t checked_generation;       /* of all bdevs, when its own were found to suit it */
 	struct dmcore_device *device;      /* that it is loaded into, or NULL */
 	struct dmcore_limits limits;
 	uint32_t room_targets;             /* of ends */
@@ -75,27 +85,49 @@ struct dmcore_table {
 enum dmcore__device_state {
 	DMCORE__DEVICE_SUSPENDED,
 	DMCORE__DEVICE_RUNNING,
+	DMCORE__DEVICE_SUSPENDING, /* by a call that has given up the control lock for a while */
+	DMCORE__DEVICE_RESUMING,   /* likewise */
 	DMCORE__DEVICE_REMOVED,
 	DMCORE__DEVICE_STATES,
 };
 
+struct dmcore__stats;
+
 struct dmcore_device {
+	/* What bios go through; NULL: none passes. Stored by suspend.c alone. */
 	_Atomic(struct dmcore_table *) live;
+	/* The live slot, also of a suspended device. */
+	_Atomic(struct dmcore_table *) active;
+	_Atomic bool noflush;              /* bios may be pushed back */
+	_Atomic uint32_t num_given_up;     /* suspends that were */
 	struct dmcore_bdev *bdev;
 	struct dmcore *core;
 	struct dmcore_table *inactive;
-	enum dmcore__device_state state;
+	enum dmcore__device_state state;   /* set by dmcore__device_set_state() */
 	bool read_only;
 	bool marked;                       /* device.c's, while it looks for cycles */
-	_Atomic uint32_t event_nr;
+	bool deferred_remove;
+	pthread_t changer;                 /* whose call it is that changes it */
+	unsigned int num_waiting;          /* calls that wait for another one to end */
+	const void *maker;                 /* concise.c's */
 	char *uuid;                        /* or NULL */
+	struct dmcore__stats *stats;       /* stats.c's; NULL: it has no regions */
 	struct dmcore__list link;          /* core->map->devices */
+
+	_Atomic uint32_t event_nr;         /* event.c's, as the rest */
+	struct dmcore__list watches;
+	unsigned int num_event_waiters;
+	bool gone;
 };
 
 struct dmcore__map {
 	struct dmcore__list types;         /* in order of their names */
 	struct dmcore__list devices;       /* in order of creation */
 	struct dmcore__list tables;        /* every one that exists */
+	unsigned int num_watches;
+	uint64_t stats_bytes;              /* of all counters, see stats_region.c */
+	pthread_mutex_t events_lock;       /* short; the clock alone is called with it held */
+	pthread_cond_t event;              /* one was raised, or a waiter has gone */
 };
 
 int dmcore__map_create(struct dmcore *core);
@@ -156,7 +188,7 @@ int dmcore__table_check_areas(struct dmcore_table *table);
 /* Works out frame_bytes and depth from the devices below as they now are. */
 int dmcore__table_measure(struct dmcore_table *table);
 
-/* flush.c: sets flush_steps, whole and simple. */
+/* flush.c: sets flush_steps, plain and simple. */
 int dmcore__table_plan_flush(struct dmcore_table *table);
 
 /* parse.c: as dmcore_table_parse(). */
@@ -167,17 +199,75 @@ int dmcore__table_parse(struct dmcore *core, const char *text, unsigned int flag
 void dmcore__table_write(struct dmcore_table *table, enum dmcore_text_kind kind,
 			 struct dmcore_text *text);
 
+/* The table in the live slot. Control lock held: nobody else writes it. */
+static inline struct dmcore_table *dmcore__device_active(const struct dmcore_device *device)
+{
+	return atomic_load_explicit(&device->active, memory_order_relaxed);
+}
+
 /* device.c */
 int dmcore__device_create(struct dmcore *core, const char *name, const char *uuid,
 			  unsigned int flags, struct dmcore_device **result);
 int dmcore__device_load(struct dmcore_device *device, struct dmcore_table *table);
-int dmcore__device_resume(struct dmcore_device *device);
 int dmcore__device_remove(struct dmcore_device *device);
+/* A mapped device has been closed by its last user. */
+void dmcore__device_closed(struct dmcore_bdev *bdev);
 /* Removes every device, uppermost first. */
 void dmcore__devices_destroy(struct dmcore *core);
 
-/* submit.c: the route function of every mapped device. */
+/* suspend.c */
+void dmcore__device_set_state(struct dmcore_device *device, enum dmcore__device_state state);
+/* As dmcore_device_resume(). */
+int dmcore__device_resume(struct dmcore_device *device);
+/* Makes the inactive table the live one; -EINVAL unless the device is suspended. `*old` is the one
+ * before, to be destroyed by the caller. */
+int dmcore__device_swap(struct dmcore_device *device, struct dmcore_table **old);
+/*
+ * Waits until no bio is inside a device, and keeps it so until _unquiesce(), which is to be called
+ * soon: targets aren't told. Errors of dmcore_device_suspend(); nothing to be undone then.
+ */
+int dmcore__device_quiesce(struct dmcore_device *device);
+void dmcore__device_unquiesce(struct dmcore_device *device);
+/* Runs what the targets of a device that is about to go want to do. */
+void dmcore__device_run_down(struct dmcore_device *device);
+
+/* depth.c */
+/*
+ * Sets how many frames and devices a bio needs from this device down, and what follows for those
+ * above it. -ELOOP: it would be too many there; nothing has changed.
+ */
+int dmcore__device_set_depth(struct dmcore_device *device, uint32_t frame_bytes, uint32_t depth);
+
+/* stats.c */
+
+/* A message to the statistics of a device. 1: it is none. */
+int dmcore__stats_message(struct dmcore_device *device, struct dmcore_args *args,
+			  struct dmcore_text *reply);
+/* Bytes of frames that counting takes on a device as it now is. */
+uint32_t dmcore__stats_frame_bytes(const struct dmcore_device *device);
+/* Has queues that come and go be told to the statistics; or no longer. stats_lane.c */
+void dmcore__stats_watch_queues(struct dmcore *core, bool on);
+/* Frees all regions of a device that is going. */
+void dmcore__stats_destroy(struct dmcore_device *device);
+
+/* message.c: a message to the device itself. 1: it is none. */
+int dmcore__device_own_message(struct dmcore_device *device, struct dmcore_args *args,
+			       struct dmcore_text *reply);
+
+/* event.c */
+void dmcore__events_create(struct dmcore__map *map);
+void dmcore__events_destroy(struct dmcore__map *map);
+void dmcore__device_raise_event(struct dmcore_device *device);
+/* Tells waiters and watches that the device goes, and waits until nobody waits any more. */
+void dmcore__events_end(struct dmcore_device *device);
+
+/* submit.c: the route functions of every mapped device; the second without membarrier(). */
 enum dmcore__route dmcore__map_route(struct dmcore_bdev *bdev, struct dmcore_bio *bio);
+enum dmcore__route dmcore__map_route_fenced(struct dmcore_bdev *bdev, struct dmcore_bio *bio);
+/* The same, of a device with regions of statistics. */
+enum dmcore__route dmcore__map_route_counted(struct dmcore_bdev *bdev, struct dmcore_bio *bio);
+enum dmcore__route dmcore__map_route_counted_fenced(struct dmcore_bdev *bdev,
+						    struct dmcore_bio *bio);
 /* Bytes of frames that one layer takes. */
 uint32_t dmcore__map_frame_bytes(const struct dmcore_table *table);
 

@@ -4,6 +4,7 @@
  * life of what map/ keeps in a core. Called by context.c and table.c.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -28,7 +29,15 @@ static const struct dmcore_target_type *const builtins[] = {
 struct registered_type {
 	struct dmcore__list link; /* core->map->types */
 	const struct dmcore_target_type *type;
+	struct dmcore_target_type copy; /* of one whose author knew fewer fields */
 };
+
+/* Where the first version ended: what comes behind is optional. */
+#define TYPE_BYTES_MIN offsetof(struct dmcore_target_type, presuspend)
+#define FEATURES_ALL                                                                               \
+	(DMCORE_TARGET_TYPE_REQUEUES | DMCORE_TARGET_TYPE_SINGLETON |                              \
+	 DMCORE_TARGET_TYPE_ALWAYS_WRITEABLE | DMCORE_TARGET_TYPE_IMMUTABLE |                      \
+	 DMCORE_TARGET_TYPE_WILDCARD | DMCORE_TARGET_TYPE_END_ERRORS)
 
 static struct registered_type *type_entry(struct dmcore__list *node)
 {
@@ -52,7 +61,7 @@ static bool name_is_valid(const char *name)
 
 static int check_type(const struct dmcore_target_type *type)
 {
-	if (!type || type->struct_size < sizeof(*type))
+	if (!type || type->struct_size < TYPE_BYTES_MIN)
 		return dmcore__error(-EINVAL, "target type: struct_size isn't set");
 	if (!type->name || !name_is_valid(type->name))
 		return dmcore__error(-EINVAL,
@@ -61,7 +70,7 @@ static int check_type(const struct dmcore_target_type *type)
 				     DMCORE_TYPE_NAME_MAX);
 	if (!type->ctr || !type->map)
 		return dmcore__error(-EINVAL, "target type %s: ctr or map is missing", type->name);
-	if (type->features != 0)
+	if (type->features & ~FEATURES_ALL)
 		return dmcore__error(-EINVAL, "target type %s: unknown feature", type->name);
 	if (type->per_bio_bytes > PER_BIO_BYTES_MAX)
 		return dmcore__error(-EINVAL, "target type %s: per_bio_bytes is above %d",
@@ -89,6 +98,10 @@ static int register_type(struct dmcore *core, const struct dmcore_target_type *t
 	if (!entry)
 		return dmcore__error(-ENOMEM, "no memory for target type %s", type->name);
 	entry->type = type;
+	if (type->struct_size < sizeof(*type)) {
+		memcpy(&entry->copy, type, type->struct_size);
+		entry->type = &entry->copy;
+	}
 	/* Before `behind`: a list is appended to before its head. */
 	dmcore__list_append(behind, &entry->link);
 	return 0;
@@ -146,6 +159,8 @@ int dmcore__map_create(struct dmcore *core)
 	dmcore__list_init(&core->map->types);
 	dmcore__list_init(&core->map->devices);
 	dmcore__list_init(&core->map->tables);
+	dmcore__events_create(core->map);
+	dmcore__stats_watch_queues(core, true);
 	for (size_t i = 0; i < DMCORE__ARRAY_SIZE(builtins) && ret == 0; i++)
 		ret = register_type(core, builtins[i]);
 	if (ret)
@@ -161,8 +176,10 @@ void dmcore__map_destroy(struct dmcore *core)
 	if (!core->map)
 		return;
 	dmcore__devices_destroy(core);
+	dmcore__stats_watch_queues(core, false);
 	dmcore__list_for_each(node, spare, &core->map->types)
 		dmcore__free(core, type_entry(node));
+	dmcore__events_destroy(core->map);
 	dmcore__free(core, core->map);
 	core->map = NULL;
 }

@@ -49,17 +49,19 @@ int64_t dmcore_table_text(struct dmcore_table *table, enum dmcore_text_kind kind
 	return ret;
 }
 
-int64_t dmcore_device_text(struct dmcore_device *device, enum dmcore_text_kind kind, char *buffer,
-			   size_t bytes)
+int64_t dmcore_device_text(struct dmcore_device *device, enum dmcore_text_kind kind,
+			   unsigned int flags, char *buffer, size_t bytes)
 {
-	struct dmcore_table *live;
+	struct dmcore_table *table;
 	int64_t ret;
 
+	if (flags & ~DMCORE_TEXT_INACTIVE)
+		return dmcore__error(-EINVAL, "unknown flag in 0x%x", flags);
 	ret = dmcore__control_begin(device ? device->core : NULL);
 	if (ret)
 		return ret;
-	live = atomic_load_explicit(&device->live, memory_order_relaxed);
-	ret = copy_text(device->core, live, kind, buffer, bytes);
+	table = flags & DMCORE_TEXT_INACTIVE ? device->inactive : dmcore__device_active(device);
+	ret = copy_text(device->core, table, kind, buffer, bytes);
 	dmcore__unlock(device->core);
 	return ret;
 }

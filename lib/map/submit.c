@@ -9,6 +9,8 @@
 #include "base/checked.h"
 #include "bdev/bio.h"
 #include "map/map.h"
+#include "map/stats.h"
+#include "queue/inbox.h"
 
 /* Behind a target's per-bio data, before the frame's header. */
 struct target_frame {
@@ -38,7 +40,22 @@ uint32_t dmcore__map_frame_bytes(const struct dmcore_table *table)
 			 ((table->per_bio_bytes_max + 15) & ~15u);
 	if (!table->simple)
 		bytes += DMCORE__FAN_FRAME_BYTES + (uint32_t)sizeof(struct dmcore__frame);
+	if (table->requeues)
+		bytes += DMCORE__SAVED_BYTES + (uint32_t)sizeof(struct dmcore__frame);
 	return bytes;
+}
+
+/* The status of a bio that a target pushes back. */
+static int requeue_status(const struct dmcore_target *target)
+{
+	bool may = target->type->features & DMCORE_TARGET_TYPE_REQUEUES;
+
+	return may ? DMCORE_STATUS_REQUEUE : -EIO;
+}
+
+static inline bool wants_end(const struct dmcore_target_type *type, int status)
+{
+	return type->end_io && (status || !(type->features & DMCORE_TARGET_TYPE_END_ERRORS));
 }
 
 static enum dmcore__unwind target_end(struct dmcore_bio *bio, struct dmcore__frame *frame)
@@ -46,14 +63,19 @@ static enum dmcore__unwind target_end(struct dmcore_bio *bio, struct dmcore__fra
 	struct target_frame *entry =
 		(struct target_frame *)(void *)((char *)frame - sizeof(struct target_frame));
 	struct dmcore_target *target = entry->target;
+	enum dmcore_end_result result;
 	int status = bio->status;
 
-	if (target->type->end_io) {
+	if (wants_end(target->type, status)) {
 		/* The frame stays below the bio if the target keeps it; its end has run. */
 		frame->end = NULL;
 		bio->bdev = entry->bdev;
-		if (target->type->end_io(target, bio, &status) == DMCORE_END_INCOMPLETE)
-			return DMCORE__UNWIND_STOP;
+		result = target->type->end_io(target, bio, &status);
+		if (dmcore__unlikely(result != DMCORE_END_DONE)) {
+			if (result == DMCORE_END_INCOMPLETE)
+				return DMCORE__UNWIND_STOP;
+			status = requeue_status(target);
+		}
 		bio->status = status;
 	}
 	dmcore__frame_pop(bio, frame);
@@ -68,19 +90,22 @@ void *dmcore_bio_target_data(struct dmcore_bio *bio)
 	return dmcore__frame_data(frame);
 }
 
-static DMCORE__NOINLINE enum dmcore__route kill(struct dmcore_bio *bio)
+static DMCORE__NOINLINE enum dmcore__route end_unmapped(struct dmcore_bio *bio,
+							const struct dmcore_target *target,
+							enum dmcore_map_result result)
 {
-	dmcore_bio_complete(bio, -EIO);
+	dmcore_bio_complete(bio, result == DMCORE_MAP_REQUEUE ? requeue_status(target) : -EIO);
 	return DMCORE__ROUTE_TAKEN;
 }
 
 /* Does what map has left to the core. */
-static inline enum dmcore__route follow(struct dmcore_bio *bio, enum dmcore_map_result result)
+static inline enum dmcore__route follow(struct dmcore_bio *bio, const struct dmcore_target *target,
+					enum dmcore_map_result result)
 {
 	if (dmcore__likely(result == DMCORE_MAP_REMAPPED))
 		return DMCORE__ROUTE_NEXT;
-	if (dmcore__unlikely(result == DMCORE_MAP_KILL))
-		return kill(bio);
+	if (dmcore__unlikely(result >= DMCORE_MAP_KILL))
+		return end_unmapped(bio, target, result);
 	return DMCORE__ROUTE_TAKEN;
 }
 
@@ -100,7 +125,7 @@ static DMCORE__NOINLINE enum dmcore__route map_with_frame(struct dmcore_bio *bio
 	/* A bio that was kept may be in other hands by now, and so may its frames. */
 	if (dmcore__likely(result == DMCORE_MAP_REMAPPED))
 		entry->bdev = bio->bdev;
-	return follow(bio, result);
+	return follow(bio, target, result);
 }
 
 /* Pushes the target's frame and maps. `slot` is left when the bio comes back. */
@@ -110,7 +135,7 @@ static inline enum dmcore__route map_bio(struct dmcore_bio *bio, struct dmcore_t
 	if (dmcore__unlikely(target->flags & DMCORE__TARGET_FRAMES))
 		return map_with_frame(bio, target, slot);
 	dmcore__frame_push(bio, NULL, slot, 0);
-	return follow(bio, target->type->map(target, bio));
+	return follow(bio, target, target->type->map(target, bio));
 }
 
 static enum dmcore__route dispatch(struct dmcore_bio *piece, void *token)
@@ -213,11 +238,89 @@ static int next_flush(struct dmcore__fan *fan, struct dmcore_bio *piece, void **
 	return 0;
 }
 
+/* ---- requests that may be pushed back ---- */
+
+/*
+ * Whether a request may wait for the next table: also if the suspend that had its target push it
+ * back has just been given up, and then it is the same table's.
+ */
+static bool may_wait(const struct dmcore_device *device, const struct dmcore__saved_request *saved)
+{
+	return atomic_load_explicit(&device->noflush, memory_order_acquire) ||
+	       atomic_load_explicit(&device->num_given_up, memory_order_relaxed) != saved->moment;
+}
+
+/* A request has ended, or its target wants the next table to carry it out. */
+static enum dmcore__unwind requeue_end(struct dmcore_bio *bio, struct dmcore__frame *frame)
+{
+	const struct dmcore__saved_request *saved = dmcore__frame_data(frame);
+	const struct dmcore_device *device = saved->bdev->private_data;
+	struct dmcore_queue *queue = bio->queue;
+
+	if (bio->status != DMCORE_STATUS_REQUEUE) {
+		dmcore__frame_pop(bio, frame);
+		return DMCORE__UNWIND_ON;
+	}
+	if (!may_wait(device, saved)) {
+		bio->status = -EIO;
+		dmcore__frame_pop(bio, frame);
+		return DMCORE__UNWIND_ON;
+	}
+	dmcore__request_restore(saved, bio);
+	bio->status = 0;
+	/* In line first: whoever sees the device empty sees who waits. */
+	dmcore__bio_defer(bio);
+	dmcore__frame_pop(bio, frame);
+	dmcore__bio_undo_preflush(bio);
+	/* A suspend that was given up has looked for deferred bios, perhaps before this one. Pairs
+	 * with the fence there. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (!atomic_load_explicit(&device->noflush, memory_order_relaxed)) {
+		dmcore__inbox_ask_replay(queue);
+		dmcore__inbox_wake(queue);
+	}
+	return DMCORE__UNWIND_STOP;
+}
+
+bool dmcore__map_is_pushed_back(const struct dmcore_bio *bio, const struct dmcore__frame *frame)
+{
+	const struct dmcore__frame *below =
+		(const struct dmcore__frame *)(const void *)((const char *)(frame + 1) -
+							     frame->bytes) - 1;
+	const struct dmcore__saved_request *saved;
+
+	if (bio->internal.top_bytes <= frame->bytes || below->end != requeue_end)
+		return false;
+	saved = (const struct dmcore__saved_request *)(const void *)below - 1;
+	return may_wait(saved->bdev->private_data, saved);
+}
+
+/* Keeps the request as it is, if a target may push it back; returns the slot for other frames. */
+static inline uint32_t keep_request(const struct dmcore_table *table, struct dmcore_bio *bio,
+				    uint32_t slot)
+{
+	struct dmcore__saved_request *saved;
+	const struct dmcore_device *device;
+	struct dmcore__frame *frame;
+
+	if (dmcore__likely(!table->requeues))
+		return slot;
+	frame = dmcore__frame_push(bio, requeue_end, slot, DMCORE__SAVED_BYTES);
+	saved = dmcore__frame_data(frame);
+	dmcore__request_save(saved, bio);
+	device = bio->bdev->private_data;
+	saved->moment = atomic_load_explicit(&device->num_given_up, memory_order_relaxed);
+	return DMCORE__NO_SLOT;
+}
+
+/* ---- all but a READ or WRITE of a running device ---- */
+
 static enum dmcore__route route_flush(struct dmcore_table *table, struct dmcore_bio *bio,
 				      uint32_t slot)
 {
 	struct dmcore__flush_step *step = table->flush_steps;
 
+	slot = keep_request(table, bio, slot);
 	if (table->num_flush_steps == 1 && !step->bdev) {
 		bio->bio_nr = step->bio_nr;
 		return map_bio(bio, step->target, slot);
@@ -235,6 +338,7 @@ static enum dmcore__route route_flush(struct dmcore_table *table, struct dmcore_
 	return DMCORE__ROUTE_TAKEN;
 }
 
+/* DISCARD and WRITE_ZEROES. */
 static enum dmcore__route route_copies(struct dmcore_table *table, struct dmcore_bio *bio,
 				       uint32_t slot)
 {
@@ -256,47 +360,75 @@ static enum dmcore__route refuse(struct dmcore_bio *bio, uint32_t slot, int stat
 	return DMCORE__ROUTE_TAKEN;
 }
 
-/* Whether a request with a range is nothing that the device refuses. */
+/* Whether a request's range is one of the device's. */
 static inline bool suits(const struct dmcore_bdev *bdev, const struct dmcore_table *table,
 			 const struct dmcore_bio *bio)
 {
 	if (dmcore__unlikely(bio->count > table->size_sectors ||
 			     bio->sector > table->size_sectors - bio->count))
 		return false;
-	if (dmcore__unlikely((bio->sector | bio->count) & bdev->block_mask_sectors))
-		return false;
-	return !(bdev->read_only & (bio->op != DMCORE_OP_READ));
+	return !((bio->sector | bio->count) & dmcore__bdev_block_mask(bdev));
 }
 
-static int status_of_unsuitable(const struct dmcore_table *table, const struct dmcore_bdev *bdev,
-				const struct dmcore_bio *bio)
+/* What is wrong with a request with a range: 0 or its status. */
+static int check(const struct dmcore_bdev *bdev, const struct dmcore_table *table,
+		 const struct dmcore_bio *bio)
 {
 	if (bio->count > table->size_sectors ||
 	    bio->sector > table->size_sectors - bio->count)
 		return -EIO;
-	if ((bio->sector | bio->count) & bdev->block_mask_sectors)
+	if ((bio->sector | bio->count) & dmcore__bdev_block_mask(bdev))
 		return -EINVAL;
-	return -EROFS;
+	return dmcore__bdev_read_only(bdev) && bio->op != DMCORE_OP_READ ? -EROFS : 0;
+}
+
+/* A request to a device through which none passes now. */
+static enum dmcore__route stop(struct dmcore_bdev *bdev, struct dmcore_bio *bio)
+{
+	struct dmcore_device *device = bdev->private_data;
+	struct dmcore_queue *queue = bio->queue;
+
+	/* Suspended or not, without a table there is nothing to wait for. */
+	if (!atomic_load_explicit(&device->active, memory_order_relaxed))
+		return refuse(bio, bdev->slot, -EIO);
+	/* One that was pushed back waits on, though the resume of another device has sent it. */
+	if (bio->flags & DMCORE_BIO_NOWAIT && queue->replay_slot != bdev->slot)
+		return refuse(bio, bdev->slot, -EAGAIN);
+	if (bio->flags & DMCORE_BIO_RAHEAD && queue->replay_slot != bdev->slot)
+		return refuse(bio, bdev->slot, -EIO);
+	dmcore__bio_defer(bio);
+	dmcore__slot_leave(queue, bdev->slot);
+	/* Pairs with the fence of who has resumed it and looks for deferred bios. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load_explicit(&device->live, memory_order_relaxed)) {
+		dmcore__inbox_ask_replay(queue);
+		dmcore__inbox_wake(queue);
+	}
+	return DMCORE__ROUTE_TAKEN;
 }
 
 /* All but a READ or WRITE that the device takes. The slot has been entered. */
 static DMCORE__NOINLINE enum dmcore__route
 route_other(struct dmcore_bdev *bdev, struct dmcore_table *table, struct dmcore_bio *bio)
 {
+	int status;
+
 	if (!table)
-		return refuse(bio, bdev->slot, -EIO);
+		return stop(bdev, bio);
+	if (bio->flags & DMCORE_BIO_PREFLUSH)
+		dmcore__bio_preflush(bio);
 	if (bio->op == DMCORE_OP_FLUSH)
 		return route_flush(table, bio, bdev->slot);
-	if (!suits(bdev, table, bio))
-		return refuse(bio, bdev->slot, status_of_unsuitable(table, bdev, bio));
-	return route_copies(table, bio, bdev->slot);
+	status = check(bdev, table, bio);
+	if (status)
+		return refuse(bio, bdev->slot, status);
+	return route_copies(table, bio, keep_request(table, bio, bdev->slot));
 }
 
-/* Among several targets, or with one that splits. */
-static DMCORE__NOINLINE enum dmcore__route route_multi(struct dmcore_table *table,
-						       struct dmcore_bio *bio, uint32_t slot)
+/* A READ or WRITE; `entry` is the device's slot, `slot` the one that the next frame leaves. */
+static inline enum dmcore__route route_range(struct dmcore_table *table, struct dmcore_bio *bio,
+					     struct dmcore__slot *entry, uint32_t slot)
 {
-	struct dmcore__slot *entry = &bio->queue->slots[slot];
 	uint32_t i = find_target(table, bio->sector, entry->hint);
 	struct dmcore_target *target = dmcore__target_at(table, i);
 
@@ -308,17 +440,98 @@ static DMCORE__NOINLINE enum dmcore__route route_multi(struct dmcore_table *tabl
 	return DMCORE__ROUTE_TAKEN;
 }
 
+/* Among several targets, or with one that splits, keeps a frame or pushes back. */
+static DMCORE__NOINLINE enum dmcore__route route_multi(struct dmcore_table *table,
+						       struct dmcore_bio *bio, uint32_t slot)
+{
+	return route_range(table, bio, &bio->queue->slots[slot], keep_request(table, bio, slot));
+}
+
+/* Enters the slot; returns the table to go through, NULL if none passes now. */
+static inline struct dmcore_table *enter(const struct dmcore_bdev *bdev,
+					 const struct dmcore_bio *bio, bool fenced)
+{
+	const struct dmcore_device *device = bdev->private_data;
+
+	dmcore__slot_enter(bio->queue, bdev->slot);
+	/* Unfenced, the waiter's membarrier() keeps the two in order, if the compiler has. */
+	if (fenced)
+		atomic_thread_fence(memory_order_seq_cst);
+	else
+		atomic_signal_fence(memory_order_seq_cst);
+	return atomic_load_explicit(&device->live, memory_order_acquire);
+}
+
+static inline enum dmcore__route route(struct dmcore_bdev *bdev, struct dmcore_bio *bio,
+				       bool fenced)
+{
+	struct dmcore_table *table = enter(bdev, bio, fenced);
+	uint32_t slot = bdev->slot;
+	struct dmcore_target *target;
+
+	if (dmcore__unlikely(!table || dmcore__bdev_is_special(bdev, bio) ||
+			     !suits(bdev, table, bio)))
+		return route_other(bdev, table, bio);
+	target = table->plain;
+	if (dmcore__unlikely(!target))
+		return route_multi(table, bio, slot);
+	dmcore__frame_push(bio, NULL, slot, 0);
+	return (enum dmcore__route)target->type->map(target, bio);
+}
+
 enum dmcore__route dmcore__map_route(struct dmcore_bdev *bdev, struct dmcore_bio *bio)
 {
-	struct dmcore_device *device = bdev->private_data;
-	uint32_t slot = bdev->slot;
-	struct dmcore_table *table;
+	return route(bdev, bio, false);
+}
 
-	dmcore__slot_enter(bio->queue, slot);
-	table = atomic_load_explicit(&device->live, memory_order_acquire);
-	if (dmcore__unlikely(!table || bio->op > DMCORE_OP_WRITE || !suits(bdev, table, bio)))
+enum dmcore__route dmcore__map_route_fenced(struct dmcore_bdev *bdev, struct dmcore_bio *bio)
+{
+	return route(bdev, bio, true);
+}
+
+/* All but a flush; `slot` is what the next frame leaves. */
+static DMCORE__NOINLINE enum dmcore__route route_on(struct dmcore_table *table,
+						    struct dmcore_bio *bio,
+						    struct dmcore__slot *entry, uint32_t slot)
+{
+	if (bio->op > DMCORE_OP_WRITE)
+		return route_copies(table, bio, slot);
+	return route_range(table, bio, entry, slot);
+}
+
+/*
+ * What waits, flushes first or is refused isn't counted: it comes again, or never gets inside. The
+ * frame that counts is above the one that keeps the request, to see what is pushed back.
+ */
+static inline __attribute__((always_inline)) enum dmcore__route
+route_counted(struct dmcore_bdev *bdev, struct dmcore_bio *bio, bool fenced)
+{
+	const struct dmcore_device *device = bdev->private_data;
+	struct dmcore_table *table = enter(bdev, bio, fenced);
+	struct dmcore__slot *entry = &bio->queue->slots[bdev->slot];
+	uint32_t slot;
+
+	if (dmcore__unlikely(!table || bio->op == DMCORE_OP_FLUSH ||
+			     bio->flags & DMCORE_BIO_PREFLUSH || check(bdev, table, bio)))
 		return route_other(bdev, table, bio);
-	if (dmcore__likely(table->whole != NULL))
-		return map_bio(bio, table->whole, slot);
-	return route_multi(table, bio, slot);
+	slot = keep_request(table, bio, bdev->slot);
+	/* Whoever had the route before the last region went finds none. */
+	if (dmcore__unlikely(!device->stats))
+		return route_on(table, bio, entry, slot);
+	dmcore__stats_begin(device->stats, bio, slot);
+	/* Its frame leaves the slot, so that a target that only maps needs none. */
+	if (dmcore__likely(table->plain && bio->op <= DMCORE_OP_WRITE))
+		return (enum dmcore__route)table->plain->type->map(table->plain, bio);
+	return route_on(table, bio, entry, DMCORE__NO_SLOT);
+}
+
+enum dmcore__route dmcore__map_route_counted(struct dmcore_bdev *bdev, struct dmcore_bio *bio)
+{
+	return route_counted(bdev, bio, false);
+}
+
+enum dmcore__route dmcore__map_route_counted_fenced(struct dmcore_bdev *bdev,
+						    struct dmcore_bio *bio)
+{
+	return route_counted(bdev, bio, true);
 }

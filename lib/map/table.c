@@ -197,6 +197,22 @@ static int constructor_failed(struct dmcore_table *table, const struct dmcore_ta
 	return dmcore__error(error, "%s: %s", type->name, text);
 }
 
+/* What a table has to know of a type that it has got. */
+static void note_features(struct dmcore_table *table, const struct dmcore_target_type *type)
+{
+	if (type->features & DMCORE_TARGET_TYPE_SINGLETON)
+		table->singleton = type;
+	if (type->features & DMCORE_TARGET_TYPE_IMMUTABLE)
+		table->immutable = type;
+	if (type->features & DMCORE_TARGET_TYPE_WILDCARD)
+		table->wildcard = true;
+	if (type->features & DMCORE_TARGET_TYPE_REQUEUES)
+		table->requeues = true;
+	if (type->presuspend || type->presuspend_undo || type->postsuspend || type->preresume ||
+	    type->resume)
+		table->hooks = true;
+}
+
 /* Runs the constructor of the next target on words that have been split. */
 static int construct(struct dmcore_table *table, const struct dmcore__line *line,
 		     const struct dmcore_target_type *type, struct dmcore_args *args)
@@ -229,6 +245,7 @@ static int construct(struct dmcore_table *table, const struct dmcore__line *line
 	table->size_sectors = table->ends[index];
 	if (type->per_bio_bytes > table->per_bio_bytes_max)
 		table->per_bio_bytes_max = type->per_bio_bytes;
+	note_features(table, type);
 	return 0;
 }
 
@@ -276,16 +293,37 @@ static int add_large(struct dmcore_table *table, const struct dmcore__line *line
 	return ret;
 }
 
+/* The kernel's text for a type that doesn't go with the table so far, or NULL. */
+static const char *feature_error(const struct dmcore_table *table,
+				 const struct dmcore_target_type *type)
+{
+	unsigned int features = type->features;
+
+	if (features & DMCORE_TARGET_TYPE_SINGLETON && table->num_targets > 0)
+		return "singleton target type must appear alone in table";
+	if (features & DMCORE_TARGET_TYPE_ALWAYS_WRITEABLE &&
+	    table->flags & DMCORE_TABLE_READ_ONLY)
+		return "target type may not be included in a read-only table";
+	if (table->immutable ? table->immutable != type
+			     : features & DMCORE_TARGET_TYPE_IMMUTABLE && table->num_targets > 0)
+		return "immutable target type cannot be mixed with other target types";
+	return NULL;
+}
+
 /* The checks that come before the constructor. */
 static int check_line(const struct dmcore_table *table, const struct dmcore__line *line,
 		      const struct dmcore_target_type **result)
 {
 	char name[DMCORE_TYPE_NAME_MAX + 1];
 	const struct dmcore_target_type *type;
+	const char *error;
 	uint64_t end;
 
 	if (table->complete)
 		return dmcore__error(-EBUSY, "the table is complete");
+	if (table->singleton)
+		return dmcore__error(-EINVAL, "target type %s must appear alone in table",
+				     table->singleton->name);
 	if (table->num_targets == DMCORE_TABLE_TARGETS_MAX)
 		return dmcore__error(-EOVERFLOW, "more than %d targets", DMCORE_TABLE_TARGETS_MAX);
 	if (line->type_bytes > DMCORE_TYPE_NAME_MAX)
@@ -302,6 +340,9 @@ static int check_line(const struct dmcore_table *table, const struct dmcore__lin
 	type = dmcore__target_type_find(table->core, name);
 	if (!type)
 		return dmcore__error(-EINVAL, "%s: unknown target type", name);
+	error = feature_error(table, type);
+	if (error)
+		return dmcore__error(-EINVAL, "%s: %s", name, error);
 	if (line->start != table->size_sectors)
 		return dmcore__error(-EINVAL, "%s: Gap in table", name);
 	*result = type;

@@ -15,8 +15,8 @@
 #include "base/assert.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "queue/drain.h"
 #include "queue/inbox.h"
-
 
 /* How often a drain looks whether anything is left that doesn't count as a completion. */
 #define DRAIN_STEP_NS 1000000
@@ -41,7 +41,8 @@ int dmcore__queues_create(struct dmcore *core, uint32_t num_slots)
 	pthread_mutex_init(&queues->sync_lock, NULL);
 	pthread_cond_init(&queues->sync_returned, NULL);
 	core->queues = queues;
-	return 0;
+	/* What is there is taken down by dmcore__queues_destroy(). */
+	return dmcore__drain_create(core);
 }
 
 static void free_queue(struct dmcore_queue *queue)
@@ -80,6 +81,7 @@ void dmcore__queues_destroy(struct dmcore *core)
 		dmcore__list_remove(node);
 		free_queue(queue);
 	}
+	dmcore__drain_destroy(core);
 	pthread_cond_destroy(&core->queues->sync_returned);
 	pthread_mutex_destroy(&core->queues->sync_lock);
 	dmcore__free(core, core->queues->free_file_slots);
@@ -190,6 +192,39 @@ static int read_options(const struct dmcore_queue_options *from, struct dmcore_q
 	return 0;
 }
 
+static int take_index(struct dmcore_queue *queue)
+{
+	uint64_t *indices = queue->core->queues->indices;
+
+	for (uint32_t i = 0; i < DMCORE__QUEUE_INDICES; i++) {
+		if (indices[i / 64] >> i % 64 & 1)
+			continue;
+		indices[i / 64] |= UINT64_C(1) << i % 64;
+		queue->index = i;
+		return 0;
+	}
+	return dmcore__error(-ENFILE, "the core has %u queues", DMCORE__QUEUE_INDICES);
+}
+
+static void give_index(const struct dmcore_queue *queue)
+{
+	queue->core->queues->indices[queue->index / 64] &= ~(UINT64_C(1) << queue->index % 64);
+}
+
+/* Gives a queue its index, and tells who watches. */
+static int announce(struct dmcore_queue *queue)
+{
+	const struct dmcore__queue_watch *watch = queue->core->queues->watch;
+	int ret = take_index(queue);
+
+	if (ret || !watch)
+		return ret;
+	ret = watch->added(queue);
+	if (ret)
+		give_index(queue);
+	return ret;
+}
+
 /* Control lock held. */
 static int create_locked(struct dmcore *core, const struct dmcore_queue_options *options,
 			 bool internal, struct dmcore_queue **result)
@@ -207,6 +242,8 @@ static int create_locked(struct dmcore *core, const struct dmcore_queue_options 
 	queue->epoll_fd = -1;
 	queue->wake_fd = -1;
 	queue->internal = internal;
+	/* For the first submission to look for an owner, at no cost to the others. */
+	queue->submitting = true;
 	queue->migrates = options->flags & DMCORE_QUEUE_MIGRATES;
 	queue->num_bios = options->bios;
 	queue->num_splits = options->splits;
@@ -217,12 +254,15 @@ static int create_locked(struct dmcore *core, const struct dmcore_queue_options 
 		dmcore__error(ret, "no memory for the pools of a queue");
 	else
 		ret = make_backend(queue, options);
+	if (ret == 0)
+		ret = announce(queue);
 	if (ret) {
 		free_queue(queue);
 		return ret;
 	}
 	dmcore__log(core, DMCORE_LOG_INFO, "queue: %s", queue->reason);
 	dmcore__list_append(&core->queues->list, &queue->link);
+	dmcore__drain_add_queue(queue);
 	core->queues->user_count += !internal;
 	*result = queue;
 	return 0;
@@ -260,6 +300,9 @@ int dmcore__queue_drain(struct dmcore_queue *queue)
 	struct dmcore__backend *backend = queue->backend;
 
 	while (queue->inflight || backend->inflight || dmcore__inbox_full(queue)) {
+		/* Bios that wait for a resume would have it wait as long. */
+		if (queue->num_deferred && !dmcore__inbox_full(queue))
+			return -EBUSY;
 		/* A driver's file I/O may outlive its bio: what counts then is that it ends. */
 		int64_t timeout_ns = queue->inflight ? -1 : DRAIN_STEP_NS;
 		int ret = dmcore_queue_poll(queue, dmcore__inbox_full(queue) ? 0 : 1, UINT_MAX,
@@ -286,6 +329,9 @@ int dmcore_queue_destroy(struct dmcore_queue *queue)
 	if (queue->polling)
 		return dmcore__error(-EBUSY, "a queue can't be destroyed from its own callback");
 	ret = dmcore__queue_drain(queue);
+	if (ret == -EBUSY)
+		return dmcore__error(-EBUSY, "%u requests of the queue wait for a suspended device",
+				     queue->num_deferred);
 	if (ret)
 		return ret;
 	if (queue->bios_out > 0)
@@ -293,25 +339,13 @@ int dmcore_queue_destroy(struct dmcore_queue *queue)
 				     queue->bios_out);
 	dmcore__lock(core);
 	dmcore__list_remove(&queue->link);
+	if (core->queues->watch)
+		core->queues->watch->removed(queue);
+	give_index(queue);
 	core->queues->user_count--;
 	dmcore__unlock(core);
 	free_queue(queue);
 	return 0;
-}
-
-uint64_t dmcore__slot_inflight(struct dmcore *core, uint32_t slot)
-{
-	struct dmcore__list *node;
-	struct dmcore__list *spare;
-	uint64_t sum = 0;
-
-	dmcore__list_for_each(node, spare, &core->queues->list) {
-		struct dmcore_queue *queue =
-			dmcore__container_of(node, struct dmcore_queue, link);
-
-		sum += atomic_load_explicit(&queue->slots[slot].inflight, memory_order_acquire);
-	}
-	return sum;
 }
 
 int dmcore_file_attach(struct dmcore *core, int fd, struct dmcore_file **result)

@@ -89,7 +89,7 @@ static void take_bios(struct dmcore_queue *queue)
 
 void dmcore__inbox_forget_stale(struct dmcore_queue *queue)
 {
-	atomic_store(&queue->stale, false);
+	atomic_fetch_and(&queue->asked, ~DMCORE__ASKED_FORGET);
 	for (uint32_t word = 0; word < DMCORE__FILE_SLOTS / 64; word++) {
 		uint64_t bits = atomic_exchange(&queue->stale_files[word], 0);
 
@@ -104,9 +104,8 @@ void dmcore__inbox_forget_stale(struct dmcore_queue *queue)
 void dmcore__inbox_forget(struct dmcore_queue *queue, uint32_t slot)
 {
 	atomic_fetch_or(&queue->stale_files[slot / 64], UINT64_C(1) << slot % 64);
-	atomic_store(&queue->stale, true);
-	if (atomic_load_explicit(&queue->owned, memory_order_acquire) &&
-	    pthread_equal(queue->owner, pthread_self()) && !queue->polling)
+	atomic_fetch_or(&queue->asked, DMCORE__ASKED_FORGET);
+	if (dmcore__queue_is_own(queue) && !queue->polling)
 		dmcore__inbox_forget_stale(queue);
 	else
 		dmcore__inbox_wake(queue);
@@ -114,8 +113,14 @@ void dmcore__inbox_forget(struct dmcore_queue *queue, uint32_t slot)
 
 void dmcore__inbox_take(struct dmcore_queue *queue)
 {
-	if (dmcore__unlikely(atomic_load_explicit(&queue->stale, memory_order_relaxed)))
+	uint32_t asked = atomic_load_explicit(&queue->asked, memory_order_acquire);
+
+	if (dmcore__unlikely(asked & DMCORE__ASKED_FORGET))
 		dmcore__inbox_forget_stale(queue);
+	if (dmcore__unlikely(asked & DMCORE__ASKED_REPLAY)) {
+		atomic_fetch_and(&queue->asked, ~DMCORE__ASKED_REPLAY);
+		queue->hooks->replay(queue);
+	}
 	take_bios(queue);
 	if (!queue->work_head)
 		queue->work_head = take_work(queue);

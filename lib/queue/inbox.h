@@ -10,11 +10,12 @@
 
 #include "queue/queue.h"
 
+/* Looked at by an owner about to sleep: in the one order in which askers look whether he does. */
 static inline bool dmcore__inbox_full(struct dmcore_queue *queue)
 {
 	return queue->work_head || atomic_load(&queue->inbox_work) ||
 	       atomic_load(&queue->inbox_bios) ||
-	       atomic_load_explicit(&queue->stale, memory_order_relaxed);
+	       atomic_load(&queue->asked);
 }
 
 /* Puts completed bios on the ready list, and work in line. */
@@ -26,6 +27,12 @@ unsigned int dmcore__inbox_run(struct dmcore_queue *queue, unsigned int max);
 void dmcore__inbox_forget(struct dmcore_queue *queue, uint32_t slot);
 /* Gives them up now; the owner. */
 void dmcore__inbox_forget_stale(struct dmcore_queue *queue);
+
+/* Has the owner submit deferred bios again; any thread, which wakes him afterwards. */
+static inline void dmcore__inbox_ask_replay(struct dmcore_queue *queue)
+{
+	atomic_fetch_or(&queue->asked, DMCORE__ASKED_REPLAY);
+}
 
 /* Wakes the owner if it sleeps; any thread. */
 void dmcore__inbox_wake(struct dmcore_queue *queue);

@@ -16,6 +16,7 @@
 #include "base/assert.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "queue/drain.h"
 #include "queue/inbox.h"
 
 static inline bool wants_signal(struct dmcore_queue *queue)
@@ -28,11 +29,12 @@ static int set_owner(struct dmcore_queue *queue)
 {
 	if (dmcore__unlikely(!dmcore__alive(queue->core)))
 		return -EOWNERDEAD;
-	if (dmcore__unlikely(!atomic_load_explicit(&queue->owned, memory_order_relaxed))) {
-		queue->owner = pthread_self();
-		atomic_store_explicit(&queue->owned, true, memory_order_release);
-	}
-	if (dmcore__unlikely(!pthread_equal(queue->owner, pthread_self()) && !queue->migrates))
+	if (dmcore__unlikely(!atomic_load_explicit(&queue->owned, memory_order_relaxed)))
+		dmcore__queue_own(queue);
+	if (dmcore__unlikely(!pthread_equal(atomic_load_explicit(&queue->owner,
+								 memory_order_relaxed),
+					    pthread_self()) &&
+			     !queue->migrates))
 		return -EPERM;
 	return 0;
 }
@@ -51,6 +53,7 @@ static int wait_for_more(struct dmcore_queue *queue, int64_t timeout_ns)
 	struct dmcore__backend *backend = queue->backend;
 	int ret = 0;
 
+	dmcore__drain_tell(queue);
 	/* Whoever posts after this store wakes us; whoever did before is seen by the check. */
 	atomic_store(&queue->sleeping, true);
 	if (!dmcore__inbox_full(queue))
@@ -128,6 +131,7 @@ static int poll_loop(struct dmcore_queue *queue, unsigned int min, unsigned int 
 	/* What the callbacks have submitted shouldn't wait for the next poll. */
 	if (queue->backend->inflight)
 		queue->backend->ops->kick(queue->backend);
+	dmcore__drain_tell(queue);
 	return ended > INT_MAX ? INT_MAX : (int)ended;
 }
 
@@ -217,12 +221,10 @@ int dmcore_queue_claim(struct dmcore_queue *queue)
 		return -EINVAL;
 	if (!dmcore__alive(queue->core))
 		return -EOWNERDEAD;
-	if (atomic_load(&queue->owned) && !queue->migrates &&
-	    !pthread_equal(queue->owner, pthread_self()))
+	if (atomic_load(&queue->owned) && !queue->migrates && !dmcore__queue_is_own(queue))
 		return dmcore__error(-EPERM, "the queue has an owner and wasn't made with "
 					     "DMCORE_QUEUE_MIGRATES");
-	queue->owner = pthread_self();
-	atomic_store(&queue->owned, true);
+	dmcore__queue_own(queue);
 	return 0;
 }
 
@@ -284,7 +286,8 @@ int dmcore_fileio_start(struct dmcore_queue *queue, struct dmcore_fileio *io)
 	    core->fault_fileio(core->fault_context, io, &io->result))
 		return 1;
 	/* Before this I/O's file is registered, which may have the slot of one that is gone. */
-	if (dmcore__unlikely(atomic_load_explicit(&queue->stale, memory_order_relaxed)))
+	if (dmcore__unlikely(atomic_load_explicit(&queue->asked, memory_order_relaxed) &
+			     DMCORE__ASKED_FORGET))
 		dmcore__inbox_forget_stale(queue);
 	return queue->backend->ops->start(queue->backend, io);
 }

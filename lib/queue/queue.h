@@ -42,10 +42,29 @@ struct dmcore__bio_chain {
 struct dmcore__queue_hooks {
 	/* Runs what queue->ready holds now, at most `max` that count; returns how many did. */
 	unsigned int (*run_ready)(struct dmcore_queue *queue, unsigned int max);
+	/* Submits again what queue->deferred holds now. */
+	void (*replay)(struct dmcore_queue *queue);
 };
+
+/* What other threads have asked the owner for. */
+#define DMCORE__ASKED_FORGET (1u << 0) /* files: some bit of stale_files is set */
+#define DMCORE__ASKED_REPLAY (1u << 1) /* deferred bios: a device has been resumed */
 
 /* Defined by bdev/bio.c. */
 extern const struct dmcore__queue_hooks dmcore__bio_hooks;
+
+/* Who keeps something for each queue, as the layers above do. Control lock held. */
+struct dmcore__queue_watch {
+	/* A queue has been made; not 0: it isn't, then, and this is why. */
+	int (*added)(struct dmcore_queue *queue);
+	/* Nothing is in flight, and it goes. */
+	void (*removed)(struct dmcore_queue *queue);
+};
+
+/* Indices of queues: for all of the users', and those of the core's own. */
+#define DMCORE__QUEUE_INDICES (DMCORE_QUEUES_MAX + 128u)
+
+struct dmcore__drain;
 
 struct dmcore_queue {
 	/* Hot: touched by every request. */
@@ -55,8 +74,10 @@ struct dmcore_queue {
 	struct dmcore__bio_chain pending; /* submitted from within a submission */
 	struct dmcore_bio *free_splits;
 	struct dmcore_bio *free_bios;
+	uint64_t rounds;                  /* in which completions were dealt with */
 	uint32_t inflight;                /* submitted by users, not yet ended */
-	bool submitting;                  /* bio.c's loop is running */
+	uint32_t index;                   /* no other queue of the core has it */
+	bool submitting;                  /* bio.c's loop is running; or there is no owner yet */
 	bool polling;                     /* inside poll: callbacks may be running */
 	bool work_first;                  /* whose turn it is: posted work's, or bios' */
 	_Atomic bool wants_signal;        /* dmcore_queue_fd() was asked for */
@@ -64,14 +85,16 @@ struct dmcore_queue {
 	const struct dmcore__queue_hooks *hooks;
 	struct dmcore__backend *backend;
 	struct dmcore__bio_chain reapable; /* ended, without a done function */
+	struct dmcore__bio_chain deferred; /* wait for their device to be resumed */
 
 	/* Written by other threads. */
 	_Atomic(struct dmcore_work *) inbox_work __attribute__((aligned(64)));
 	_Atomic(struct dmcore_bio *) inbox_bios;
 	_Atomic uint64_t stale_files[DMCORE__FILE_SLOTS / 64]; /* slots to be forgotten */
-	_Atomic bool stale;               /* some bit of those is set */
+	_Atomic uint32_t asked;           /* DMCORE__ASKED_* */
 	_Atomic bool sleeping;            /* the owner waits: posting must wake it */
 	_Atomic uint32_t posting;         /* threads that are handing something over */
+	_Atomic bool draining;            /* drain.c wants to know of each poll */
 	int wake_fd;                      /* eventfd */
 
 	/* Cold. */
@@ -79,7 +102,10 @@ struct dmcore_queue {
 		__attribute__((aligned(64)));
 	int epoll_fd; /* dmcore_queue_fd(); -1 until asked for */
 	bool internal;                    /* the core's own */
-	pthread_t owner;                  /* valid once `owned` */
+	_Atomic pthread_t owner;          /* valid once `owned` */
+	_Atomic uint32_t num_deferred;    /* length of `deferred`; written by the owner */
+	uint64_t drain_round;             /* drain.c's */
+	uint32_t replay_slot;             /* device to which a bio that waited is sent now */
 	_Atomic bool owned;
 	struct dmcore_bio *bios;          /* both pools */
 	struct dmcore_bio *split_bios;
@@ -105,9 +131,13 @@ struct dmcore__queues {
 	pthread_cond_t sync_returned;
 	struct dmcore__list idle; /* those that nobody uses now */
 	unsigned int num_sync;
+	unsigned int num_sync_mapped; /* in use by calls on mapped devices */
 	uint64_t last_file_id;
 	uint32_t *free_file_slots;
 	uint32_t num_free_file_slots;
+	uint64_t indices[DMCORE__QUEUE_INDICES / 64]; /* bits of those in use */
+	const struct dmcore__queue_watch *watch;      /* or NULL */
+	struct dmcore__drain *drain; /* drain.c */
 };
 
 /* num_slots: how many bdevs there can be, and one for none. */
@@ -127,6 +157,22 @@ uint64_t dmcore__slot_inflight(struct dmcore *core, uint32_t slot);
 
 /* Hands a completed bio to its queue from another thread. */
 void dmcore__queue_post_bio(struct dmcore_queue *queue, struct dmcore_bio *bio);
+
+/* Whether the calling thread is the owner. */
+static inline bool dmcore__queue_is_own(struct dmcore_queue *queue)
+{
+	return atomic_load_explicit(&queue->owned, memory_order_acquire) &&
+	       pthread_equal(atomic_load_explicit(&queue->owner, memory_order_relaxed),
+			     pthread_self());
+}
+
+/* Makes the calling thread the owner. */
+static inline void dmcore__queue_own(struct dmcore_queue *queue)
+{
+	atomic_store_explicit(&queue->owner, pthread_self(), memory_order_relaxed);
+	atomic_store_explicit(&queue->owned, true, memory_order_release);
+	queue->submitting = false;
+}
 
 static inline void dmcore__chain_append(struct dmcore__bio_chain *chain, struct dmcore_bio *bio)
 {

@@ -74,6 +74,11 @@ void dmcore__service_destroy(struct dmcore *core)
 	core->service = NULL;
 }
 
+struct dmcore_queue *dmcore__service_to_pump(struct dmcore *core)
+{
+	return manual(core) && core->service ? core->service->queue : NULL;
+}
+
 static int start(struct dmcore *core, struct dmcore__service *service)
 {
 	sigset_t all;

@@ -10,5 +10,7 @@ int dmcore__service_create(struct dmcore *core);
 void dmcore__service_end(struct dmcore *core);
 /* The queue goes with the core's others. */
 void dmcore__service_destroy(struct dmcore *core);
+/* The queue of a manual service, which whoever waits has to run; or NULL. */
+struct dmcore_queue *dmcore__service_to_pump(struct dmcore *core);
 
 #endif

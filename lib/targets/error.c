@@ -67,6 +67,7 @@ const struct dmcore_target_type dmcore__target_error = {
 	.struct_size = sizeof(struct dmcore_target_type),
 	.name = "error",
 	.version = { 1, 7, 0 },
+	.features = DMCORE_TARGET_TYPE_WILDCARD,
 	.ctr = error_ctr,
 	.map = error_map,
 	.num_bios = error_num_bios,

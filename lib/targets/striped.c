@@ -16,6 +16,9 @@
 
 #include "base/checked.h"
 
+/* Errors of a stripe before this one each raise an event, as in the kernel. */
+#define ERRORS_WITHOUT_EVENT 15
+
 /* What a table may hold: offsets within a target are smaller than 2^54. */
 #define OFFSET_BITS 54
 
@@ -199,18 +202,22 @@ static enum dmcore_map_result striped_map(struct dmcore_target *target, struct d
 	return DMCORE_MAP_REMAPPED;
 }
 
-/* An error counts against each stripe on the device that failed. */
+/* An error counts against each stripe on the device that failed. Who has had so many isn't news. */
 static enum dmcore_end_result striped_end_io(struct dmcore_target *target, struct dmcore_bio *bio,
 					     int *status)
 {
 	const struct striped *striped = target->private_data;
+	bool news = false;
 
 	if (*status == 0 || *status == -EOPNOTSUPP || (bio->flags & DMCORE_BIO_RAHEAD))
 		return DMCORE_END_DONE;
 	for (uint32_t i = 0; i < striped->stripes.value; i++) {
-		if (striped->stripe[i].bdev == bio->bdev)
-			atomic_fetch_add_explicit(&striped->errors[i], 1, memory_order_relaxed);
+		if (striped->stripe[i].bdev == bio->bdev &&
+		    atomic_fetch_add(&striped->errors[i], 1) + 1 < ERRORS_WITHOUT_EVENT)
+			news = true;
 	}
+	if (news)
+		dmcore_target_event(target);
 	return DMCORE_END_DONE;
 }
 
@@ -296,6 +303,7 @@ const struct dmcore_target_type dmcore__target_striped = {
 	.struct_size = sizeof(struct dmcore_target_type),
 	.name = "striped",
 	.version = { 1, 6, 0 },
+	.features = DMCORE_TARGET_TYPE_END_ERRORS,
 	.ctr = striped_ctr,
 	.map = striped_map,
 	.end_io = striped_end_io,

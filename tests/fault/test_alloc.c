@@ -258,7 +258,7 @@ static int make_device(struct dmcore *core)
 		dmcore_table_destroy(table);
 	} else {
 		ret = dmcore_device_resume(device);
-		if (ret == 0 && dmcore_device_text(device, DMCORE_TEXT_TABLE, text,
+		if (ret == 0 && dmcore_device_text(device, DMCORE_TEXT_TABLE, 0, text,
 						   sizeof(text)) < 0)
 			ret = -ENOMEM;
 	}

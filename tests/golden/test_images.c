@@ -362,7 +362,7 @@ static void expect_texts(void)
 		 recorded.kernel_log);
 	ours[0] = '\0';
 	for (unsigned int i = 0; i < 2; i++) {
-		int64_t length = dmcore_device_text(stage.devices[0], kinds[i], raw, sizeof(raw));
+		int64_t length = dmcore_device_text(stage.devices[0], kinds[i], 0, raw, sizeof(raw));
 
 		cr_assert(length > 0 && length < TEXT_BYTES);
 		translate(raw, path_names, kernel_names, recorded.num_leaves, text, sizeof(text));

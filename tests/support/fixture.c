@@ -98,7 +98,7 @@ const char *fixture_table_text(struct dmcore_table *table, enum dmcore_text_kind
 
 const char *fixture_device_text(struct dmcore_device *device, enum dmcore_text_kind kind)
 {
-	return check_text(dmcore_device_text(device, kind, text_buffer, TEXT_BYTES));
+	return check_text(dmcore_device_text(device, kind, 0, text_buffer, TEXT_BYTES));
 }
 
 static void count_down(struct dmcore_bio *bio)

@@ -103,4 +103,5 @@ const struct dmcore_driver dmcore__driver_file = {
 	.open = dmcore__filedev_open,
 	.close = dmcore__filedev_close,
 	.submit = file_submit,
+	.refresh = dmcore__filedev_refresh,
 };

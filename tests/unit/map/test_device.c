@@ -73,7 +73,7 @@ Test(create, calls_without_an_object_are_refused)
 	cr_assert_eq(dmcore_device_resume(NULL), -EINVAL);
 	cr_assert_eq(dmcore_device_remove(NULL), 0);
 	cr_assert_eq(dmcore_device_info(NULL, &info), -EINVAL);
-	cr_assert_eq(dmcore_device_text(NULL, DMCORE_TEXT_TABLE, NULL, 0), -EINVAL);
+	cr_assert_eq(dmcore_device_text(NULL, DMCORE_TEXT_TABLE, 0, NULL, 0), -EINVAL);
 	cr_assert_null(dmcore_device_find(fixture.core, NULL));
 	cr_assert_null(dmcore_device_at(NULL, 0));
 	cr_assert_eq(dmcore_table_create(NULL, 0, &table), -EINVAL);

@@ -89,7 +89,7 @@ Test(types, malformed_ones_are_refused)
 	type.map = NULL;
 	expect_type_refused(type);
 	type = probe_type;
-	type.features = 1;
+	type.features = 1u << 31;
 	expect_type_refused(type);
 	type = probe_type;
 	type.per_bio_bytes = 257;

@@ -106,6 +106,7 @@ static inline struct filedev *dmcore__filedev_of(const struct filedev_request *r
 /* open.c: as dmcore_driver::open. */
 int dmcore__filedev_open(struct dmcore_bdev *bdev, const char *args, unsigned int flags);
 void dmcore__filedev_close(struct dmcore_bdev *bdev);
+int dmcore__filedev_refresh(struct dmcore_bdev *bdev);
 
 /* request.c: carries out a bio of any kind. */
 void dmcore__filedev_submit(struct dmcore_bio *bio);

@@ -280,11 +280,17 @@ static bool can_punch_holes(int fd)
 	return false;
 }
 
+/* Direct I/O can't reach what a file has behind its last whole block. */
+static void set_file_size(struct dmcore_bdev *bdev, uint64_t size_bytes, uint32_t block_bytes)
+{
+	size_bytes &= ~(uint64_t)(block_bytes - 1);
+	dmcore_bdev_set_size(bdev, dmcore__bytes_to_sectors(size_bytes));
+}
+
 static int measure_regular(struct dmcore_bdev *bdev, int fd, const struct stat *st,
 			   unsigned int flags, struct dmcore_limits *limits)
 {
 	uint32_t preferred = (uint32_t)st->st_blksize;
-	uint64_t size_bytes = (uint64_t)st->st_size;
 
 	if (!dmcore__is_power_of_two(preferred) || preferred < DMCORE_SECTOR_BYTES)
 		preferred = PREFERRED_BYTES_DEFAULT;
@@ -299,9 +305,7 @@ static int measure_regular(struct dmcore_bdev *bdev, int fd, const struct stat *
 		limits->caps |= DMCORE_CAP_DISCARD | DMCORE_CAP_DISCARD_ZEROES;
 		limits->discard_granularity_bytes = preferred;
 	}
-	/* Direct I/O can't reach what the file has behind its last whole block. */
-	size_bytes &= ~(uint64_t)(limits->logical_block_bytes - 1);
-	dmcore_bdev_set_size(bdev, dmcore__bytes_to_sectors(size_bytes));
+	set_file_size(bdev, (uint64_t)st->st_size, limits->logical_block_bytes);
 	return 0;
 }
 
@@ -430,6 +434,27 @@ int dmcore__filedev_open(struct dmcore_bdev *bdev, const char *args, unsigned in
 fail:
 	destroy(core, device);
 	return ret;
+}
+
+int dmcore__filedev_refresh(struct dmcore_bdev *bdev)
+{
+	const struct filedev *device = dmcore_bdev_private(bdev);
+	struct dmcore_limits limits = { .struct_size = sizeof(limits) };
+	int fd = device->openings[FILEDEV_MAIN].fd;
+	uint64_t size_bytes = 0;
+	struct stat st;
+
+	if (device->is_block) {
+		if (ioctl(fd, BLKGETSIZE64, &size_bytes) < 0)
+			return dmcore_bdev_open_error(bdev, -errno, "doesn't tell its size");
+		dmcore_bdev_set_size(bdev, dmcore__bytes_to_sectors(size_bytes));
+		return 0;
+	}
+	if (fstat(fd, &st) < 0)
+		return dmcore_bdev_open_error(bdev, -errno, "doesn't tell its size");
+	dmcore_bdev_limits(bdev, &limits);
+	set_file_size(bdev, (uint64_t)st.st_size, limits.logical_block_bytes);
+	return 0;
 }
 
 void dmcore__filedev_close(struct dmcore_bdev *bdev)

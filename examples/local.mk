@@ -3,7 +3,7 @@
 # of them, and is installed. tests/examples/programs runs the others.
 
 bin_PROGRAMS = examples/dmcat/dmcat
-examples_dmcat_dmcat_LDADD = lib/libdmcore.la
+examples_dmcat_dmcat_LDADD = lib/libdmcore.la -lpthread
 examples_dmcat_dmcat_SOURCES = \
 	examples/dmcat/commands.c \
 	examples/dmcat/commands.h \
@@ -16,6 +16,8 @@ examples_dmcat_dmcat_SOURCES = \
 	examples/dmcat/io.h \
 	examples/dmcat/json.c \
 	examples/dmcat/json.h \
+	examples/dmcat/live.c \
+	examples/dmcat/live.h \
 	examples/dmcat/main.c \
 	examples/dmcat/options.c \
 	examples/dmcat/options.h \
@@ -29,7 +31,11 @@ examples_dmcat_dmcat_SOURCES = \
 	examples/dmcat/session.h \
 	examples/dmcat/show.c \
 	examples/dmcat/show.h \
+	examples/dmcat/tasks.c \
+	examples/dmcat/tasks.h \
 	examples/dmcat/verbs.c \
+	examples/dmcat/watch.c \
+	examples/dmcat/watch.h \
 	examples/dmcat/words.c \
 	examples/dmcat/words.h
 $(examples_dmcat_dmcat_OBJECTS): | $(BUILT_SOURCES)
@@ -46,12 +52,14 @@ example_programs = \
 	examples/custom-driver \
 	examples/epoll-loop \
 	examples/hello-linear \
+	examples/live-migrate \
 	examples/poll-loop \
 	examples/threads
 noinst_PROGRAMS += $(example_programs)
 examples_custom_driver_LDADD = lib/libdmcore.la
 examples_epoll_loop_LDADD = lib/libdmcore.la
 examples_hello_linear_LDADD = lib/libdmcore.la
+examples_live_migrate_LDADD = lib/libdmcore.la -lpthread
 examples_poll_loop_LDADD = lib/libdmcore.la
 examples_threads_LDADD = lib/libdmcore.la -lpthread
 

@@ -16,6 +16,7 @@ struct command {
 	const char *name;
 	unsigned int min_args;
 	unsigned int max_args;
+	bool does_io;
 	enum exit_status (*run)(struct session *session, char **args, unsigned int num_args);
 };
 
@@ -95,7 +96,7 @@ static enum exit_status run_text(struct session *session, enum dmcore_text_kind 
 
 	if (status == EXIT_DONE)
 		status = devices_find(session, name, &device);
-	return status ? status : show_text(session, device, kind);
+	return status ? status : show_text(session, device, kind, 0);
 }
 
 static enum exit_status run_status(struct session *session, char **args, unsigned int num_args)
@@ -136,13 +137,13 @@ static enum exit_status run_run(struct session *session, char **args, unsigned i
 }
 
 static const struct command commands[] = {
-	{ "read", 0, 2, run_read },
-	{ "write", 0, 1, run_write },
-	{ "status", 0, 0, run_status },
-	{ "table", 0, 0, run_table },
-	{ "info", 0, 0, run_info },
-	{ "targets", 0, 0, run_targets },
-	{ "run", 1, 1, run_run },
+	{ "read", 0, 2, true, run_read },
+	{ "write", 0, 1, true, run_write },
+	{ "status", 0, 0, false, run_status },
+	{ "table", 0, 0, false, run_table },
+	{ "info", 0, 0, false, run_info },
+	{ "targets", 0, 0, false, run_targets },
+	{ "run", 1, 1, true, run_run },
 };
 
 static const struct command *find(const char *name)
@@ -175,6 +176,9 @@ enum exit_status commands_check(struct session *session)
 	if (num_args > command->max_args)
 		return report_error(report, EXIT_BAD_USAGE, EINVAL, "'%s' is an argument too many",
 				    options->words[1 + command->max_args]);
+	if (options->watch_ns && !command->does_io)
+		return report_error(report, EXIT_BAD_USAGE, EINVAL,
+				    "--watch is for read, write and run");
 	report->command = NULL;
 	return EXIT_DONE;
 }

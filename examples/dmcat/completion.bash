@@ -49,6 +49,9 @@ _dmcat_command() {
 			# readline splits NAME=TABLE into three words.
 			[[ ${COMP_WORDS[i + 1]-} != '=' ]] || ((i += 2))
 			;;
+		--watch)
+			[[ ${COMP_WORDS[i + 1]-} != '=' ]] || ((i += 2))
+			;;
 		-* | =) ;;
 		*)
 			echo "$word"
@@ -82,7 +85,7 @@ _dmcat() {
 		;;
 	esac
 	if [[ $current == -* ]]; then
-		_dmcat_offer '-d -t -c --dev -b --workers -r --direct --json -q -k
+		_dmcat_offer '-d -t -c --dev -b --workers -r --direct --json --watch -q -k
 			-h --help -V --version'
 		return
 	fi

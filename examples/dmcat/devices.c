@@ -7,27 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "watch.h"
 #include "words.h"
 
 /* ---- making them ---- */
-
-/* Puts a table into a new device. The device exists first, so that a table which names its own
- * device is refused for what it is. */
-static int load(struct session *session, struct dmcore_device *device, const char *text)
-{
-	struct dmcore_table *table;
-	int ret = dmcore_table_parse(session->core, text, options_open_flags(&session->options),
-				     &table);
-
-	if (ret)
-		return ret;
-	ret = dmcore_device_load(device, table);
-	if (ret)
-		dmcore_table_destroy(table);
-	else
-		ret = dmcore_device_resume(device);
-	return ret;
-}
 
 /* Says what may help after a refusal to open something for writing. */
 static void hint(const struct session *session, int error)
@@ -38,6 +21,37 @@ static void hint(const struct session *session, int error)
 		report_note("note", "-r opens everything read-only");
 }
 
+enum exit_status devices_load(struct session *session, struct dmcore_device *device,
+			      const char *text, const char *file, unsigned long lines_before)
+{
+	enum exit_status status;
+	struct dmcore_table *table;
+	int ret = dmcore_table_parse(session->core, text, options_open_flags(&session->options),
+				     &table);
+
+	if (ret == 0) {
+		ret = dmcore_device_load(device, table);
+		if (ret)
+			dmcore_table_destroy(table);
+	}
+	if (ret == 0)
+		return EXIT_DONE;
+	status = report_table(&session->report, ret, file, lines_before);
+	hint(session, ret);
+	return status;
+}
+
+enum exit_status devices_resume(struct session *session, struct dmcore_device *device)
+{
+	int ret = dmcore_device_resume(device);
+
+	if (ret)
+		return report_library(&session->report, EXIT_IO_FAILED, ret);
+	watch_renew(session, device);
+	return EXIT_DONE;
+}
+
+/* The device exists first, so that a table which names its own device is refused for what it is. */
 enum exit_status devices_create(struct session *session, const char *name, const char *text,
 				const char *file, unsigned long lines_before)
 {
@@ -48,14 +62,17 @@ enum exit_status devices_create(struct session *session, const char *name, const
 
 	if (ret)
 		return report_library(&session->report, EXIT_BAD_USAGE, ret);
-	ret = load(session, device, text);
-	if (ret) {
-		status = report_table(&session->report, ret, file, lines_before);
-		hint(session, ret);
-		dmcore_device_remove(device);
-		return status;
+	status = devices_load(session, device, text, file, lines_before);
+	if (status == EXIT_DONE) {
+		ret = dmcore_device_resume(device);
+		if (ret)
+			status = report_table(&session->report, ret, file, lines_before);
 	}
-	return EXIT_DONE;
+	if (status == EXIT_DONE)
+		watch_add(session, device);
+	else
+		dmcore_device_remove(device);
+	return status;
 }
 
 /* ---- the command line's ---- */
@@ -131,6 +148,7 @@ static enum exit_status define_unnamed(struct session *session, const char *text
 static enum exit_status define_concise(struct session *session, const char *text)
 {
 	enum exit_status status = EXIT_DONE;
+	struct dmcore_device *device;
 	struct dmcore_device *last;
 	int ret;
 
@@ -142,6 +160,8 @@ static enum exit_status define_concise(struct session *session, const char *text
 	else if (!last)
 		status = report_error(&session->report, EXIT_BAD_USAGE, EINVAL,
 				      "it names no device");
+	for (unsigned int i = 0; (device = dmcore_device_at(session->core, i)); i++)
+		watch_add(session, device);
 	session->report.command = NULL;
 	return status;
 }
@@ -200,16 +220,16 @@ enum exit_status devices_chosen(struct session *session, const char **spec)
 }
 
 enum exit_status devices_text(struct session *session, struct dmcore_device *device,
-			      enum dmcore_text_kind kind, char **text)
+			      enum dmcore_text_kind kind, unsigned int flags, char **text)
 {
-	int64_t length = dmcore_device_text(device, kind, 0, NULL, 0);
+	int64_t length = dmcore_device_text(device, kind, flags, NULL, 0);
 
 	*text = NULL;
 	if (length >= 0) {
 		*text = malloc((size_t)length + 1);
 		if (!*text)
 			return report_error(&session->report, EXIT_IO_FAILED, ENOMEM, "no memory");
-		length = dmcore_device_text(device, kind, 0, *text, (size_t)length + 1);
+		length = dmcore_device_text(device, kind, flags, *text, (size_t)length + 1);
 	}
 	if (length >= 0)
 		return EXIT_DONE;
@@ -237,7 +257,7 @@ enum exit_status devices_open(struct session *session, const char *spec, bool wi
 	return EXIT_DONE;
 }
 
-enum exit_status devices_remove(struct session *session, const char *name)
+enum exit_status devices_remove(struct session *session, const char *name, bool deferred)
 {
 	struct dmcore_device *device;
 	enum exit_status status = devices_find(session, name, &device);
@@ -245,8 +265,95 @@ enum exit_status devices_remove(struct session *session, const char *name)
 
 	if (status)
 		return status;
-	ret = dmcore_device_remove(device);
-	return ret ? report_library(&session->report, EXIT_IO_FAILED, ret) : EXIT_DONE;
+	watch_drop(session, device);
+	ret = deferred ? dmcore_device_remove_deferred(device) : dmcore_device_remove(device);
+	if (ret == 0)
+		return EXIT_DONE;
+	status = report_library(&session->report, EXIT_IO_FAILED, ret);
+	watch_add(session, device);
+	return status;
+}
+
+/* ---- suspended ones ---- */
+
+static struct dmcore_device_info info_of(struct dmcore_device *device)
+{
+	struct dmcore_device_info info = { .struct_size = sizeof(info) };
+
+	dmcore_device_info(device, &info);
+	return info;
+}
+
+struct dmcore_device *devices_waited_for(struct session *session)
+{
+	struct dmcore_device *device;
+
+	for (unsigned int i = 0; (device = dmcore_device_at(session->core, i)); i++) {
+		struct dmcore_device_info info = info_of(device);
+
+		if (info.suspended && info.num_deferred > 0)
+			return device;
+	}
+	return NULL;
+}
+
+/* The first device with a table that is suspended, of one and what it stands on. */
+static enum exit_status find_suspended(struct session *session, struct dmcore_device *device,
+				       struct dmcore_device **suspended)
+{
+	struct dmcore_device_info info = info_of(device);
+	enum exit_status status;
+	char *rest;
+	char *text;
+	char *line;
+
+	if (info.suspended && info.live_table)
+		*suspended = device;
+	if (*suspended)
+		return EXIT_DONE;
+	status = devices_text(session, device, DMCORE_TEXT_TABLE, 0, &text);
+	rest = text;
+	while (status == EXIT_DONE && !*suspended && (line = strsep(&rest, "\n"))) {
+		const char *word;
+
+		/* Start, length and type come first. */
+		for (unsigned int i = 0; (word = words_next(&line)) && !*suspended; i++) {
+			struct dmcore_device *below;
+
+			below = i < 3 ? NULL : dmcore_device_find(session->core, word);
+			if (below && status == EXIT_DONE)
+				status = find_suspended(session, below, suspended);
+		}
+	}
+	free(text);
+	return status;
+}
+
+static bool is_any_suspended(struct session *session)
+{
+	struct dmcore_device *device;
+
+	for (unsigned int i = 0; (device = dmcore_device_at(session->core, i)); i++) {
+		if (info_of(device).suspended)
+			return true;
+	}
+	return false;
+}
+
+enum exit_status devices_check_running(struct session *session, const char *spec)
+{
+	struct dmcore_device *device = dmcore_device_find(session->core, spec);
+	struct dmcore_device *suspended = NULL;
+	enum exit_status status;
+
+	if (!device || !is_any_suspended(session))
+		return EXIT_DONE;
+	status = find_suspended(session, device, &suspended);
+	if (status || !suspended)
+		return status;
+	return report_error(&session->report, EXIT_IO_FAILED, EDEADLK,
+			    "'%s' is suspended: resume it first, or put an & behind the line",
+			    dmcore_device_name(suspended));
 }
 
 /* ---- outputs ---- */
@@ -304,7 +411,7 @@ enum exit_status devices_check_output(struct session *session, const char *spec,
 		char *text;
 		bool is_used;
 
-		status = devices_text(session, device, DMCORE_TEXT_TABLE, &text);
+		status = devices_text(session, device, DMCORE_TEXT_TABLE, 0, &text);
 		if (status)
 			return status;
 		is_used = table_names(session, text, &file);

@@ -81,16 +81,25 @@ static uint64_t limit_at(const struct dmcore_limits *limits, size_t index)
 static void print_mapped(const struct dmcore_device_info *device)
 {
 	const char *state = device->suspended ? "SUSPENDED" : "ACTIVE";
+	const char *access = device->read_only ? " (READ-ONLY)" : "";
+	const char *removal = device->deferred_remove ? " (DEFERRED REMOVE)" : "";
 	const char *tables = device->inactive_table ? "INACTIVE" : "None";
 
 	if (device->live_table)
 		tables = device->inactive_table ? "LIVE & INACTIVE" : "LIVE";
 
-	printf("%-19s%s%s\n", "State:", state, device->read_only ? " (READ-ONLY)" : "");
+	printf("%-19s%s%s%s\n", "State:", state, access, removal);
 	printf("%-19s%s\n", "Tables present:", tables);
 	printf("%-19s%u\n", "Open count:", device->open_count);
 	printf("%-19s%" PRIu32 "\n", "Event number:", device->event_nr);
 	printf("%-19s%u\n", "Number of targets:", device->num_targets);
+	if (device->inactive_table) {
+		printf("%-19s%u\n", "Inactive targets:", device->num_inactive_targets);
+		printf("%-19s%" PRIu64 " sectors\n", "Inactive size:",
+		       device->inactive_size_sectors);
+	}
+	if (device->suspended)
+		printf("%-19s%" PRIu64 "\n", "Requests waiting:", device->num_deferred);
 	if (device->uuid[0])
 		printf("%-19s%s\n", "UUID:", device->uuid);
 }
@@ -146,6 +155,10 @@ static void json_mapped(const struct dmcore_device_info *device)
 	       json_bool(device->suspended), json_bool(device->live_table),
 	       json_bool(device->inactive_table), device->open_count, device->event_nr,
 	       device->num_targets);
+	printf(",\"deferred_remove\":%s,\"num_inactive_targets\":%u,"
+	       "\"inactive_size_sectors\":%" PRIu64 ",\"num_deferred\":%" PRIu64,
+	       json_bool(device->deferred_remove), device->num_inactive_targets,
+	       device->inactive_size_sectors, device->num_deferred);
 }
 
 static void json_limits(const struct dmcore_limits *limits)

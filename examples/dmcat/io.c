@@ -154,8 +154,10 @@ static enum exit_status begin(struct transfer *transfer, struct session *session
 		.end = range->sector + range->count,
 		.block_bytes = limits.logical_block_bytes,
 	};
-	progress_begin(&transfer->progress, !options->quiet && !options->json, labels[op],
-		       total_bytes);
+	/* A line of its own has room for one, and for nothing else. */
+	progress_begin(&transfer->progress,
+		       !options->quiet && !options->json && !session->is_job && !session->watch,
+		       labels[op], total_bytes);
 	return EXIT_DONE;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* JSON values on standard output. */
+/* JSON values. */
 #include "json.h"
 
 #include <stdbool.h>
@@ -34,27 +34,32 @@ static size_t sequence_bytes(const unsigned char *text, size_t bytes)
 	return length;
 }
 
-void json_string(const char *text, size_t bytes)
+void json_string_to(FILE *out, const char *text, size_t bytes)
 {
 	const unsigned char *at = (const unsigned char *)text;
 	const unsigned char *end = at + bytes;
 
-	putchar('"');
+	putc('"', out);
 	while (at < end) {
 		size_t length = sequence_bytes(at, (size_t)(end - at));
 		bool is_control = *at < 0x20 || *at == 0x7f;
 
 		if (length == 0) {
-			fputs("\\ufffd", stdout);
+			fputs("\\ufffd", out);
 			length = 1;
 		} else if (is_control) {
-			printf("\\u%04x", *at);
+			fprintf(out, "\\u%04x", *at);
 		} else {
 			if (*at == '"' || *at == '\\')
-				putchar('\\');
-			fwrite(at, 1, length, stdout);
+				putc('\\', out);
+			fwrite(at, 1, length, out);
 		}
 		at += length;
 	}
-	putchar('"');
+	putc('"', out);
+}
+
+void json_string(const char *text, size_t bytes)
+{
+	json_string_to(stdout, text, bytes);
 }

@@ -8,9 +8,10 @@
  *	session.c   a core, a queue, and what is open
  *	devices.c   mapped devices: defined, found, removed
  *	commands.c  read, write, status …
- *	script.c    reads a script, verbs.c carries its lines out
+ *	script.c    reads a script; verbs.c, live.c and tasks.c carry its lines out
  *	io.c        ranges of a device to and from files
  *	show.c      what status, table and targets print; info.c: what info prints
+ *	watch.c     what --watch prints
  *	progress.c, report.c, json.c, files.c, words.c: the rest
  */
 #include <errno.h>
@@ -18,6 +19,7 @@
 
 #include "commands.h"
 #include "devices.h"
+#include "watch.h"
 
 static enum exit_status run(struct session *session)
 {
@@ -28,9 +30,12 @@ static enum exit_status run(struct session *session)
 	status = session_begin(session);
 	if (status)
 		return status;
-	status = devices_define(session);
+	status = watch_begin(session);
+	if (status == EXIT_DONE)
+		status = devices_define(session);
 	if (status == EXIT_DONE)
 		commands_run(session);
+	watch_end(session);
 	session_end(session);
 	return session->report.worst;
 }

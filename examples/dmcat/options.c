@@ -10,13 +10,14 @@
 
 #include "words.h"
 
-enum { OPTION_DEV = 256, OPTION_WORKERS, OPTION_DIRECT, OPTION_JSON };
+enum { OPTION_DEV = 256, OPTION_WORKERS, OPTION_DIRECT, OPTION_JSON, OPTION_WATCH };
 
 static const struct option long_options[] = {
 	{ "dev", required_argument, NULL, OPTION_DEV },
 	{ "workers", required_argument, NULL, OPTION_WORKERS },
 	{ "direct", no_argument, NULL, OPTION_DIRECT },
 	{ "json", no_argument, NULL, OPTION_JSON },
+	{ "watch", optional_argument, NULL, OPTION_WATCH },
 	{ "help", no_argument, NULL, 'h' },
 	{ "version", no_argument, NULL, 'V' },
 	{ NULL, 0, NULL, 0 },
@@ -38,6 +39,9 @@ static const char help[] =
 	"  -r                 open everything read-only\n"
 	"      --direct       past the page cache\n"
 	"      --json         status, table, info and targets as JSON\n"
+	"      --watch[=SECONDS]\n"
+	"                     what mapped devices do during read, write and run: a line an\n"
+	"                     interval (1 second) on standard error\n"
 	"  -q                 no progress bar, no warnings\n"
 	"  -k                 keep going after an error in a script\n"
 	"  -h, --help         print this\n"
@@ -49,10 +53,14 @@ static const char help[] =
 	"  status | table | info   of the device\n"
 	"  targets                 the target types and their versions\n"
 	"  run FILE|-              a script, a command a line:\n"
-	"    create NAME, table lines, end       remove NAME     resume NAME\n"
-	"    read DEV SECTOR COUNT FILE          write DEV SECTOR COUNT FILE [SKIP]\n"
+	"    create|load NAME, table lines, end   or   create|load NAME TABLE\n"
+	"    suspend NAME [--noflush] [--timeout SECONDS]     resume NAME     clear NAME\n"
+	"    rename NAME NEW     rename NAME --setuuid UUID     remove [--deferred] NAME\n"
+	"    message NAME SECTOR WORD...     wait NAME [EVENT_NR] [--timeout SECONDS]\n"
+	"    read DEV SECTOR COUNT FILE      write DEV SECTOR COUNT FILE [SKIP]\n"
 	"    flush DEV     discard DEV SECTOR COUNT     zero DEV SECTOR COUNT\n"
-	"    status [NAME]     table [NAME]     echo TEXT\n"
+	"    the same with an & at the end: in the background     join\n"
+	"    status|table [--inactive] [NAME]     info DEV     echo TEXT\n"
 	"\n"
 	"Sectors are 512 bytes. Exit status: 0 when all worked, 1 when I/O failed, 2 for bad\n"
 	"usage or a bad table. See dmcat(1).\n";
@@ -104,6 +112,19 @@ static enum exit_status set_workers(struct options *options, struct report *repo
 	return EXIT_DONE;
 }
 
+static enum exit_status set_watch(struct options *options, struct report *report,
+				  const char *word)
+{
+	int ret = word ? words_seconds(word, &options->watch_ns) : 0;
+
+	if (!word)
+		options->watch_ns = 1000000000;
+	if (ret || options->watch_ns < 1000000)
+		return report_error(report, EXIT_BAD_USAGE, ret ? ret : ERANGE,
+				    "--watch=%s: not a number of seconds, from 0.001 on", word);
+	return EXIT_DONE;
+}
+
 static enum exit_status set_option(struct options *options, struct report *report, int option)
 {
 	switch (option) {
@@ -132,6 +153,8 @@ static enum exit_status set_option(struct options *options, struct report *repor
 	case OPTION_JSON:
 		options->json = true;
 		return EXIT_DONE;
+	case OPTION_WATCH:
+		return set_watch(options, report, optarg);
 	case 'q':
 		options->quiet = true;
 		return EXIT_DONE;

@@ -21,6 +21,7 @@ struct options {
 	const char *device;   /* --dev, or NULL */
 	enum dmcore_backend backend;
 	unsigned int workers;
+	int64_t watch_ns;     /* --watch; 0: without */
 	bool read_only;
 	bool direct;
 	bool json;

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tasks.h"
 #include "words.h"
 
 struct script {
@@ -62,9 +63,8 @@ static bool is_end(const char *line)
 	return line[num_blanks] == '\0' || (num_blanks > 0 && line[num_blanks] == '#');
 }
 
-/* Appends a line of the script to a table. */
-static int append_line(struct script_table *table, size_t *used_bytes, size_t *room_bytes,
-		       const char *line)
+/* Appends a line of the script to a table's text. */
+static int append_line(char **text, size_t *used_bytes, size_t *room_bytes, const char *line)
 {
 	size_t bytes = strlen(line) + 1;
 
@@ -72,17 +72,17 @@ static int append_line(struct script_table *table, size_t *used_bytes, size_t *r
 		return -E2BIG;
 	if (*used_bytes + bytes >= *room_bytes) {
 		size_t grown_bytes = (*used_bytes + bytes) * 2;
-		char *grown = realloc(table->text, grown_bytes);
+		char *grown = realloc(*text, grown_bytes);
 
 		if (!grown)
 			return -ENOMEM;
-		table->text = grown;
+		*text = grown;
 		*room_bytes = grown_bytes;
 	}
-	memcpy(table->text + *used_bytes, line, bytes - 1);
+	memcpy(*text + *used_bytes, line, bytes - 1);
 	*used_bytes += bytes;
-	table->text[*used_bytes - 1] = '\n';
-	table->text[*used_bytes] = '\0';
+	(*text)[*used_bytes - 1] = '\n';
+	(*text)[*used_bytes] = '\0';
 	return 0;
 }
 
@@ -90,7 +90,7 @@ static int append_line(struct script_table *table, size_t *used_bytes, size_t *r
  * Reads the lines up to `end`. On an error the rest of them is read all the same: they are no
  * commands.
  */
-static enum exit_status read_table(struct script *script, struct script_table *table)
+static enum exit_status read_table(struct script *script, char **text)
 {
 	struct report *report = &script->session->report;
 	struct report beginning = *report;
@@ -100,9 +100,8 @@ static enum exit_status read_table(struct script *script, struct script_table *t
 	size_t room_bytes = 0;
 	int ret = 0;
 
-	table->text = strdup("");
-	table->lines_before = report->line;
-	if (!table->text)
+	*text = strdup("");
+	if (!*text)
 		ret = -ENOMEM;
 	for (;;) {
 		bool is_line = read_line(script, &status);
@@ -114,7 +113,7 @@ static enum exit_status read_table(struct script *script, struct script_table *t
 		if (script->is_over)
 			break;
 		if (is_line && ret == 0)
-			ret = append_line(table, &used_bytes, &room_bytes, script->reader.text);
+			ret = append_line(text, &used_bytes, &room_bytes, script->reader.text);
 	}
 	beginning.worst = report->worst;
 	*report = beginning;
@@ -129,31 +128,129 @@ static enum exit_status read_table(struct script *script, struct script_table *t
 	return EXIT_DONE;
 }
 
-static enum exit_status check_args(struct report *report, const struct verb *verb,
-				   unsigned int num_args)
+/* ---- a line ---- */
+
+static const struct {
+	const char *name;
+	unsigned int option;
+} call_options[] = {
+	{ "--deferred", CALL_DEFERRED },
+	{ "--inactive", CALL_INACTIVE },
+	{ "--noflush", CALL_NOFLUSH },
+	{ "--setuuid", CALL_SETUUID },
+	{ "--timeout", CALL_TIMEOUT },
+};
+
+static unsigned int find_option(const char *word)
 {
-	if (num_args >= verb->min_args && num_args <= verb->max_args)
+	for (size_t i = 0; i < sizeof(call_options) / sizeof(call_options[0]); i++) {
+		if (strcmp(call_options[i].name, word) == 0)
+			return call_options[i].option;
+	}
+	return 0;
+}
+
+static enum exit_status read_timeout(struct report *report, struct call *call, const char *word)
+{
+	int ret = word ? words_seconds(word, &call->timeout_ns) : 0;
+
+	if (!word)
+		return report_error(report, EXIT_BAD_USAGE, EINVAL, "--timeout needs seconds");
+	if (ret)
+		return report_error(report, EXIT_BAD_USAGE, ret,
+				    "'%s' is not a number of seconds", word);
+	return EXIT_DONE;
+}
+
+/* Takes the options of a verb that has any out of its arguments. */
+static enum exit_status take_options(struct report *report, const struct verb *verb,
+				     struct call *call)
+{
+	unsigned int num_words = call->num_args;
+	enum exit_status status = EXIT_DONE;
+
+	if (!(verb->flags & ~(VERB_TABLE | VERB_IO)))
 		return EXIT_DONE;
-	return report_error(report, EXIT_BAD_USAGE, EINVAL, "%s: the form is: %s %s",
-			    num_args < verb->min_args ? "too few words" : "too many words",
-			    verb->name, verb->usage);
+	call->num_args = 0;
+	for (unsigned int i = 0; i < num_words && status == EXIT_DONE; i++) {
+		const char *word = call->args[i];
+		unsigned int option = find_option(word);
+
+		if (strncmp(word, "--", 2) != 0)
+			call->args[call->num_args++] = call->args[i];
+		else if (!(option & verb->flags))
+			status = report_error(report, EXIT_BAD_USAGE, EINVAL,
+					      "%s is not an option here; the form is: %s %s", word,
+					      verb->name, verb->usage);
+		else if (option == CALL_TIMEOUT)
+			status = read_timeout(report, call,
+					      ++i < num_words ? call->args[i] : NULL);
+		call->options |= option;
+	}
+	return status;
+}
+
+/* Takes an & off the end of the arguments. */
+static enum exit_status take_ampersand(struct report *report, const struct verb *verb,
+				       struct call *call)
+{
+	if (call->num_args == 0 || strcmp(call->args[call->num_args - 1], "&") != 0)
+		return EXIT_DONE;
+	/* A word like another for those that take any. */
+	if (!(verb->flags & VERB_IO) && verb->max_args == SCRIPT_WORDS_MAX)
+		return EXIT_DONE;
+	if (!(verb->flags & VERB_IO))
+		return report_error(report, EXIT_BAD_USAGE, EINVAL,
+				    "only reads and writes can go on in the background");
+	call->num_args--;
+	call->in_background = true;
+	return EXIT_DONE;
+}
+
+static enum exit_status check_call(struct report *report, const struct verb *verb,
+				   struct call *call)
+{
+	enum exit_status status = take_ampersand(report, verb, call);
+
+	if (status == EXIT_DONE)
+		status = take_options(report, verb, call);
+	if (status || (call->num_args >= verb->min_args && call->num_args <= verb->max_args))
+		return status;
+	return report_error(report, EXIT_BAD_USAGE, EINVAL, "%s: the form is: %s%s%s",
+			    call->num_args < verb->min_args ? "too few words" : "too many words",
+			    verb->name, verb->usage[0] ? " " : "", verb->usage);
+}
+
+/* The table of a verb: the words behind the name, or else the lines that follow. */
+static enum exit_status find_table(struct script *script, struct call *call)
+{
+	struct report *report = &script->session->report;
+
+	call->lines_before = report->line;
+	if (call->num_args <= 1)
+		return read_table(script, &call->table);
+	call->lines_before--;
+	call->table = words_join(call->args + 1, call->num_args - 1);
+	if (!call->table)
+		return report_error(report, EXIT_BAD_USAGE, ENOMEM, "no memory");
+	return EXIT_DONE;
 }
 
 static enum exit_status run_verb(struct script *script, const struct verb *verb, char **args,
 				 unsigned int num_args)
 {
 	struct session *session = script->session;
-	struct script_table table = { .text = NULL };
-	enum exit_status status = check_args(&session->report, verb, num_args);
+	struct call call = { .args = args, .num_args = num_args, .timeout_ns = -1 };
+	enum exit_status status = check_call(&session->report, verb, &call);
 	enum exit_status table_status;
 
-	if (!verb->has_table)
-		return status ? status : verb->run(session, args, num_args, NULL);
-	table_status = read_table(script, &table);
-	status = status ? status : table_status;
+	if (verb->flags & VERB_TABLE) {
+		table_status = find_table(script, &call);
+		status = status ? status : table_status;
+	}
 	if (status == EXIT_DONE)
-		status = verb->run(session, args, num_args, &table);
-	free(table.text);
+		status = verb->run(session, &call);
+	free(call.table);
 	return status;
 }
 
@@ -210,6 +307,7 @@ enum exit_status script_run(struct session *session, const char *path)
 	struct script script = { .session = session };
 	struct report *report = &session->report;
 	enum exit_status status = EXIT_DONE;
+	enum exit_status end_status;
 	bool is_stdin = strcmp(path, "-") == 0;
 
 	if (is_stdin)
@@ -221,6 +319,10 @@ enum exit_status script_run(struct session *session, const char *path)
 		return report_error(report, EXIT_BAD_USAGE, errno, "%s: %s", path, strerror(errno));
 	report->file = is_stdin ? "stdin" : path;
 	status = run_lines(&script);
+	report->command = "end";
+	report->line = script.reader.number;
+	end_status = tasks_end(session, status != EXIT_DONE);
+	status = end_status > status ? end_status : status;
 	report->file = NULL;
 	report->command = "run";
 	if (!is_stdin)

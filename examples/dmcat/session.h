@@ -14,6 +14,8 @@
 #include "report.h"
 
 struct chunk;
+struct job;
+struct watch;
 
 struct session {
 	struct options options;
@@ -22,6 +24,9 @@ struct session {
 	struct dmcore_queue *queue;      /* NULL until the first I/O */
 	struct chunk *chunks;            /* io.c's */
 	const char *stdin_user;          /* what reads standard input, or NULL */
+	struct job *jobs;                /* tasks.c's: what goes on in the background */
+	bool is_job;                     /* this is the session of one of them */
+	struct watch *watch;             /* watch.c's; NULL: nothing is watched */
 };
 
 /* With options and report set. On failure, too, session_end() is to be called. */

@@ -77,13 +77,14 @@ static void print_json(const char *text, const char *name)
 }
 
 static enum exit_status print_device(struct session *session, struct dmcore_device *device,
-				     enum dmcore_text_kind kind, bool with_name)
+				     enum dmcore_text_kind kind, unsigned int flags,
+				     bool with_name)
 {
 	const char *name = dmcore_device_name(device);
 	enum exit_status status;
 	char *text;
 
-	status = devices_text(session, device, kind, &text);
+	status = devices_text(session, device, kind, flags, &text);
 	if (status)
 		return status;
 	if (session->options.json)
@@ -107,17 +108,18 @@ static void close_json(const struct session *session)
 }
 
 enum exit_status show_text(struct session *session, struct dmcore_device *device,
-			   enum dmcore_text_kind kind)
+			   enum dmcore_text_kind kind, unsigned int flags)
 {
 	enum exit_status status;
 
 	open_json(session);
-	status = print_device(session, device, kind, false);
+	status = print_device(session, device, kind, flags, false);
 	close_json(session);
 	return status;
 }
 
-enum exit_status show_all_texts(struct session *session, enum dmcore_text_kind kind)
+enum exit_status show_all_texts(struct session *session, enum dmcore_text_kind kind,
+				unsigned int flags)
 {
 	enum exit_status status = EXIT_DONE;
 	struct dmcore_device *device;
@@ -127,7 +129,7 @@ enum exit_status show_all_texts(struct session *session, enum dmcore_text_kind k
 	     status == EXIT_DONE && (device = dmcore_device_at(session->core, i)); i++) {
 		if (session->options.json && i > 0)
 			putchar(',');
-		status = print_device(session, device, kind, true);
+		status = print_device(session, device, kind, flags, true);
 	}
 	close_json(session);
 	return status;

@@ -5,11 +5,12 @@
 
 #include "session.h"
 
-/* The table or status of a device. */
+/* The table or status of a device. flags: DMCORE_TEXT_*. */
 enum exit_status show_text(struct session *session, struct dmcore_device *device,
-			   enum dmcore_text_kind kind);
+			   enum dmcore_text_kind kind, unsigned int flags);
 /* The same of all devices, with their names. */
-enum exit_status show_all_texts(struct session *session, enum dmcore_text_kind kind);
+enum exit_status show_all_texts(struct session *session, enum dmcore_text_kind kind,
+				unsigned int flags);
 
 /* A device of any kind and its queue. */
 enum exit_status show_info(struct session *session, const char *spec);

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 /* Of the C locale, so that no byte of a UTF-8 name is taken for white space. */
 static bool is_space(char c)
@@ -71,6 +73,63 @@ int words_split(char *line, char **words, unsigned int max, unsigned int *count)
 		words[(*count)++] = words_next(&rest);
 		rest = skip_space(rest);
 	}
+	return 0;
+}
+
+static char *quote_word(char *to, const char *word)
+{
+	for (; *word; word++) {
+		if (is_space(*word) || *word == '\\' || *word == '#')
+			*to++ = '\\';
+		*to++ = *word;
+	}
+	return to;
+}
+
+char *words_join(char *const *words, unsigned int count)
+{
+	size_t bytes = 1;
+	char *text;
+	char *to;
+
+	for (unsigned int i = 0; i < count; i++)
+		bytes += 2 * strlen(words[i]) + 1;
+	text = malloc(bytes);
+	to = text;
+	for (unsigned int i = 0; text && i < count; i++) {
+		if (i > 0)
+			*to++ = ' ';
+		to = quote_word(to, words[i]);
+	}
+	if (text)
+		*to = '\0';
+	return text;
+}
+
+int words_seconds(const char *word, int64_t *value_ns)
+{
+	size_t digits = strspn(word, "0123456789");
+	uint64_t seconds = 0;
+	uint64_t nanoseconds = 0;
+	uint64_t unit_ns = 1000000000;
+
+	if (digits == 0)
+		return -EINVAL;
+	for (size_t i = 0; i < digits; i++) {
+		seconds = seconds * 10 + (uint64_t)(word[i] - '0');
+		if (seconds > INT64_MAX / unit_ns - 1)
+			return -ERANGE;
+	}
+	word += digits;
+	if (*word == '.') {
+		for (word++; *word >= '0' && *word <= '9' && unit_ns > 1; word++) {
+			unit_ns /= 10;
+			nanoseconds += (uint64_t)(*word - '0') * unit_ns;
+		}
+	}
+	if (*word)
+		return -EINVAL;
+	*value_ns = (int64_t)(seconds * 1000000000 + nanoseconds);
 	return 0;
 }
 

@@ -23,6 +23,12 @@ char *words_next(char **rest);
  */
 int words_split(char *line, char **words, unsigned int max, unsigned int *count);
 
+/* The reverse: the words, quoted, with a blank between them; for free(). NULL: no memory. */
+char *words_join(char *const *words, unsigned int count);
+
+/* Reads seconds with up to nine decimals, `1.5`. As words_number(). */
+int words_seconds(const char *word, int64_t *value_ns);
+
 /* Writes `1.5 GiB` or the like. */
 #define WORDS_SIZE_BYTES 24
 void words_size(uint64_t bytes, char text[WORDS_SIZE_BYTES]);

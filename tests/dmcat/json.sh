@@ -54,6 +54,10 @@ create y
 end
 status
 table y
+wait x 1
+message y 0 @stats_create - /1
+message y 0 @stats_clear 0
+info y
 echo a "b" \\ c
 END
 works dmcat --json run script
@@ -62,8 +66,17 @@ while read -r line; do
 	lines=$((lines + 1))
 	printf '%s\n' "$line" | "$PYTHON" -m json.tool > /dev/null || failed "no JSON: $line"
 done < out
-is $lines 3 'lines'
-sed -n 3p out > last && mv last out
+is $lines 7 'lines'
+cp out all
+sed -n 3p all > out
+is "$(value "v['event_nr']")" 0 'wait'
+sed -n 4p all > out
+is "$(value "v['reply']")" 0 'message'
+sed -n 5p all > out
+is "$(value "repr(v['reply'])")" "''" 'message without an answer'
+sed -n 6p all > out
+is "$(value "v['deferred_remove'], v['inactive_table'], v['num_deferred']")" 'False False 0' 'info'
+sed -n 7p all > out
 is "$(value "v['echo']")" "['a', '\"b\"', '\\\\', 'c']" 'echo'
 
 finish

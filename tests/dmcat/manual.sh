@@ -11,7 +11,7 @@ plain | awk '
 	section == "EXAMPLES" && /^\.EX/ { print "# example"; inside = 1; next }
 	/^\.EE/ { inside = 0 }
 	inside && section == "EXAMPLES"' > examples
-is "$(grep -c '^# example' examples)" 4 'examples in the page'
+is "$(grep -c '^# example' examples)" 5 'examples in the page'
 {
 	printf 'set -e\ndmcat() { "%s" "$@"; }\n' "$DMCAT"
 	cat examples
@@ -24,11 +24,15 @@ grep -q '^Number of targets: 2$' out || failed 'no info'
 grep -q '^{"name":"a.img","mapped":false,' out || failed 'no JSON'
 grep -q '^exit status 1$' out || failed 'no exit status'
 is "$(wc -c < rescued)" 98304 'what was rescued'
+is "$(wc -c < moved)" 524288 'what was moved'
 
 works dmcat --help
+sed '/^Commands:/q' out > command_line
 for option in $(grep -oe '-[-a-zA-Z]*' out | grep -e '^-[a-zA-Z]$' -e '^--[a-z]*$' | sort -u); do
 	alone="\(^\|[^-a-zA-Z]\)$option\([^-a-zA-Z]\|\$\)"
 	plain | grep -qe "$alone" || failed "dmcat(1) has no $option"
+	# Those of scripts aren't typed.
+	grep -qe "$alone" command_line || continue
 	grep -qe "$alone" "$top_srcdir/examples/dmcat/completion.bash" ||
 		failed "the completion has no $option"
 done
@@ -50,6 +54,8 @@ cp ../complete.bash .
 touch set.table set.img
 prints 'info read run status table targets write ' completed ''
 prints 'read run ' completed --dev a.img r
+prints 'read run ' completed --watch = 0.5 r
+prints '--watch --workers ' completed --w
 prints 'auto io_uring pread ' completed -b ''
 prints '--dev --direct ' completed --d
 prints '@set.table ' completed -t @set.t

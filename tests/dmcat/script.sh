@@ -135,9 +135,8 @@ refused 2 1 "there is no command 'frob' (EINVAL)" 'frob x'
 refused 2 3 "there is no command 'frob' (EINVAL)" '
 # two lines before
 frob x'
-refused 2 1 \
-	'create: too few words: the form is: create NAME, then table lines, then end (EINVAL)' \
-	'create
+form='NAME, then table lines, then end; or NAME TABLE (EINVAL)'
+refused 2 1 "create: too few words: the form is: create $form" 'create
 0 8 zero
 end'
 refused 2 1 'read: too few words: the form is: read DEV SECTOR COUNT FILE (EINVAL)' \
@@ -147,8 +146,6 @@ refused 2 1 'read: too many words: the form is: read DEV SECTOR COUNT FILE (EINV
 refused 2 1 'write: too many words: the form is: write DEV SECTOR COUNT FILE [SKIP] (EINVAL)' \
 	'write disk0 0 8 payload 0 0'
 refused 2 1 'flush: too few words: the form is: flush DEV (EINVAL)' 'flush'
-refused 2 1 'suspend: too many words: the form is: suspend NAME [noflush] (EINVAL)' \
-	'suspend x noflush now'
 refused 2 1 "zero: 'all' is not a number of sectors (EINVAL)" 'zero disk0 0 all'
 refused 2 1 "write: '-1' is not a number of sectors (EINVAL)" 'write disk0 0 8 payload -1'
 refused 2 1 "discard: '18446744073709551616' is too large a number (ERANGE)" \
@@ -227,11 +224,6 @@ printf 'create x\n0 8 zero\nend\nzero x 0 8\n' > script
 fails_like 1 '^script:4: zero: sectors 0 to 7: .*(EOPNOTSUPP)$' dmcat run script
 
 # Not there yet.
-refused 1 1 'load: not supported yet (EOPNOTSUPP)' 'load x
-0 8 zero
-end'
-refused 1 1 'suspend: not supported yet (EOPNOTSUPP)' 'suspend x'
-refused 1 1 'message: not supported yet (EOPNOTSUPP)' 'message x 0 hello'
 refused 1 1 'copy: not supported yet (EOPNOTSUPP)' 'copy x 0 8 y 0'
 
 # ---- -k ----

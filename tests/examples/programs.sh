@@ -7,6 +7,16 @@ programs=${EXAMPLES:-${top_builddir:?}/examples}
 head -c 1050000 /dev/zero | tr '\0' '\1' > disk
 truncate -s 1M a.img b.img
 
+# migrates [OLD NEW]: the volume moves, and the load notices nothing but a pause.
+migrates() {
+	works "$programs/live-migrate" "$@"
+	grep -q "^0 32768 linear ${2:-new\.......} 0\$" out || failed "the table: $(cat out)"
+	grep -q '^[1-9][0-9]* requests served, 0 failed, 0 with wrong data$' out ||
+		failed "requests: $(cat out)"
+	grep -q '^16 swaps, longest pause [0-9.]* ms$' out || failed "swaps: $(cat out)"
+	is "$(find . -name 'old.??????' -o -name 'new.??????')" '' 'what is left'
+}
+
 run_programs() {
 	prints '0 2048 linear a.img 0
 2048 2048 linear b.img 0
@@ -16,11 +26,16 @@ Half of me is in the first file, half in the second.' "$programs/hello-linear" a
 		"$programs/poll-loop" disk
 	prints "$(for i in 1 2 3 4 5 6 7 8; do echo 'read: OK'; done)" "$programs/epoll-loop" disk
 	prints 'around the middle: ab' "$programs/threads"
+	migrates
+	migrates old.img new.img
 	prints 'sector 501, sector 502, sector 503' "$programs/custom-driver"
 }
 each_backend run_programs
 
 fails_like 1 '^open: absent: .*(ENOENT)' "$programs/poll-loop" absent
 fails_like 1 '^open: absent: .*(ENOENT)' "$programs/hello-linear" absent b.img
+fails_like 2 "^usage: .*live-migrate \\[OLD NEW\\]\$" "$programs/live-migrate" old.img
+fails_like 2 '^a name is longer than' "$programs/live-migrate" "$(printf '%0500d' 0)" new.img
+fails 1 'absent/old: No such file or directory' "$programs/live-migrate" absent/old new.img
 
 finish

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: MIT */
+/* The commands of a script that change a mapped device, or wait for it. */
+#include "live.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands.h"
+#include "devices.h"
+#include "json.h"
+#include "words.h"
+
+/* Most of the answer to a message that is printed. */
+#define REPLY_BYTES_MAX (1u << 20)
+
+/* What a control call of the library has returned. */
+static enum exit_status outcome(struct session *session, int ret)
+{
+	return ret ? report_library(&session->report, EXIT_IO_FAILED, ret) : EXIT_DONE;
+}
+
+enum exit_status live_create(struct session *session, const struct call *call)
+{
+	return devices_create(session, call->args[0], call->table, session->report.file,
+			      call->lines_before);
+}
+
+enum exit_status live_load(struct session *session, const struct call *call)
+{
+	struct dmcore_device *device;
+	enum exit_status status = devices_find(session, call->args[0], &device);
+
+	return status ? status : devices_load(session, device, call->table, session->report.file,
+					      call->lines_before);
+}
+
+enum exit_status live_clear(struct session *session, const struct call *call)
+{
+	struct dmcore_device *device;
+	enum exit_status status = devices_find(session, call->args[0], &device);
+
+	return status ? status : outcome(session, dmcore_device_clear(device));
+}
+
+enum exit_status live_suspend(struct session *session, const struct call *call)
+{
+	unsigned int flags = call->options & CALL_NOFLUSH ? DMCORE_SUSPEND_NOFLUSH : 0;
+	struct dmcore_device *device;
+	enum exit_status status = devices_find(session, call->args[0], &device);
+
+	return status ? status :
+	       outcome(session, dmcore_device_suspend(device, flags, call->timeout_ns));
+}
+
+enum exit_status live_resume(struct session *session, const struct call *call)
+{
+	struct dmcore_device *device;
+	enum exit_status status = devices_find(session, call->args[0], &device);
+
+	return status ? status : devices_resume(session, device);
+}
+
+enum exit_status live_rename(struct session *session, const struct call *call)
+{
+	struct dmcore_device *device;
+	enum exit_status status = devices_find(session, call->args[0], &device);
+	int ret;
+
+	if (status)
+		return status;
+	if (call->options & CALL_SETUUID)
+		ret = dmcore_device_set_uuid(device, call->args[1]);
+	else
+		ret = dmcore_device_rename(device, call->args[1]);
+	return outcome(session, ret);
+}
+
+enum exit_status live_remove(struct session *session, const struct call *call)
+{
+	return devices_remove(session, call->args[0], call->options & CALL_DEFERRED);
+}
+
+/* ---- messages ---- */
+
+/* An answer may have several lines, and the last of them no end. */
+static void print_reply(const struct session *session, const char *reply)
+{
+	size_t bytes = strlen(reply);
+
+	if (session->options.json) {
+		fputs("{\"reply\":", stdout);
+		json_string(reply, bytes);
+		puts("}");
+	} else if (bytes > 0) {
+		fputs(reply, stdout);
+		if (reply[bytes - 1] != '\n')
+			putchar('\n');
+	}
+}
+
+static enum exit_status send_message(struct session *session, struct dmcore_device *device,
+				     uint64_t sector, const char *text)
+{
+	char *reply = calloc(1, REPLY_BYTES_MAX);
+	enum exit_status status = EXIT_DONE;
+	int64_t ret;
+
+	if (!reply)
+		return report_error(&session->report, EXIT_IO_FAILED, ENOMEM, "no memory");
+	ret = dmcore_device_message(device, sector, text, reply, REPLY_BYTES_MAX);
+	if (ret < 0) {
+		status = outcome(session, (int)ret);
+	} else {
+		print_reply(session, reply);
+		if (ret >= REPLY_BYTES_MAX)
+			report_note("warning", "the answer is cut off");
+	}
+	free(reply);
+	return status;
+}
+
+enum exit_status live_message(struct session *session, const struct call *call)
+{
+	struct dmcore_device *device;
+	enum exit_status status = devices_find(session, call->args[0], &device);
+	uint64_t sector;
+	char *text;
+
+	if (status == EXIT_DONE)
+		status = commands_number(session, call->args[1], &sector);
+	if (status)
+		return status;
+	text = words_join(call->args + 2, call->num_args - 2);
+	if (!text)
+		return report_error(&session->report, EXIT_IO_FAILED, ENOMEM, "no memory");
+	status = send_message(session, device, sector, text);
+	free(text);
+	return status;
+}
+
+/* ---- events ---- */
+
+enum exit_status live_wait(struct session *session, const struct call *call)
+{
+	struct dmcore_device *device;
+	enum exit_status status = devices_find(session, call->args[0], &device);
+	uint64_t known = 0;
+	uint32_t event_nr;
+	int ret;
+
+	if (status)
+		return status;
+	event_nr = dmcore_device_event_nr(device);
+	if (call->num_args > 1) {
+		ret = words_number(call->args[1], &known);
+		if (ret || known > UINT32_MAX)
+			return report_error(&session->report, EXIT_BAD_USAGE, ret ? ret : ERANGE,
+					    "'%s' is not the number of an event", call->args[1]);
+		event_nr = (uint32_t)known;
+	}
+	ret = dmcore_device_wait(device, &event_nr, call->timeout_ns);
+	if (ret)
+		return outcome(session, ret);
+	printf(session->options.json ? "{\"event_nr\":%" PRIu32 "}\n" : "%" PRIu32 "\n", event_nr);
+	return EXIT_DONE;
+}

@@ -77,11 +77,13 @@ struct bench_case {
 };
 
 extern const struct bench_case bench_case_null;
+extern const struct bench_case bench_case_stats;
 extern const struct bench_case bench_case_layers;
 extern const struct bench_case bench_case_striped;
 extern const struct bench_case bench_case_split;
 extern const struct bench_case bench_case_threads;
 extern const struct bench_case bench_case_table;
+extern const struct bench_case bench_case_swap;
 extern const struct bench_case bench_case_file;
 
 /* ---- harness.c ---- */

@@ -20,6 +20,7 @@ bench_dmcore_bench_SOURCES = \
 	bench/straw.c \
 	bench/straw.h \
 	bench/striped.c \
+	bench/swap.c \
 	bench/table.c \
 	bench/threads.c \
 	bench/uring_floor.c \

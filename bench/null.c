@@ -12,6 +12,7 @@
 #define LAYER_OFFSET_SECTORS 64u
 #define NULL_BAR_NS 60
 #define LAYER_BAR_NS 12
+#define STATS_BAR_NS 15
 
 static int measure_null(struct rig *rig, struct bench_row *rows)
 {
@@ -38,6 +39,49 @@ static int run_null(struct bench *bench)
 
 const struct bench_case bench_case_null = {
 	"null", "4 KiB writes to one zero target, in batches of 1 and 32", run_null
+};
+
+/* A null device that counts in one region beside one that doesn't. */
+static int measure_stats(struct rig *rig, struct bench_row *rows)
+{
+	struct dmcore_stats_options options = DMCORE_STATS_OPTIONS_INIT;
+	struct straw_device zero = { .map = straw_zero, .size_sectors = RIG_ZERO_SECTORS };
+	struct straw_load straws[2] = { { .device = &zero }, { .device = &zero } };
+	struct dmcore_bdev *counted;
+	struct load loads[2];
+	char table[64];
+
+	snprintf(table, sizeof(table), "0 %llu zero", (unsigned long long)RIG_ZERO_SECTORS);
+	counted = rig_map(rig, "counted", table);
+	if (!counted)
+		return -1;
+	if (dmcore_stats_create(dmcore_device_find(rig->core, "counted"), &options) < 0)
+		return bench_fail(rig->bench, -1, "statistics: %s", dmcore_error_message());
+	loads[0] = rig_load(rig, rig->zero, 32);
+	loads[1] = rig_load(rig, counted, 32);
+	return rig_measure_pairs(rig, rows, loads, straws, 2);
+}
+
+static int run_stats(struct bench *bench)
+{
+	struct bench_row rows[4] = { { .name = "stats/off" },
+				     { .name = "" },
+				     { .name = "stats/on" } };
+	struct rig rig;
+	int ret = rig_open_null(&rig, bench, BENCH_BLOCK_SECTORS);
+
+	if (ret == 0)
+		ret = measure_stats(&rig, rows);
+	if (ret == 0)
+		bench_report_value(bench, "stats/region", "ns",
+				   rows[2].best_ns - rows[0].best_ns,
+				   rows[2].median_ns - rows[0].median_ns, STATS_BAR_NS);
+	rig_close(&rig);
+	return ret;
+}
+
+const struct bench_case bench_case_stats = {
+	"stats", "the same with one region of statistics on, and what that costs", run_stats
 };
 
 /* What one more layer costs: the slope of a line through `values`, by least squares. */

@@ -10,7 +10,9 @@ EXTRA_DIST += \
 	docs/architecture.md \
 	docs/conformance.md \
 	docs/errors.md \
+	docs/live-changes.md \
 	docs/mainpage.md \
+	docs/statistics.md \
 	docs/targets \
 	docs/threads.md
 

@@ -5,10 +5,12 @@
 unit_tests = \
 	tests/fault/test_alloc \
 	tests/fault/test_map_memory \
+	tests/fault/test_reload_memory \
 	tests/golden/test_images \
 	tests/golden/test_tables \
 	tests/prop/test_linear_striped \
 	tests/prop/test_lookup \
+	tests/prop/test_swaps \
 	tests/unit/base/test_args \
 	tests/unit/base/test_text \
 	tests/unit/bdev/test_bio \
@@ -33,13 +35,28 @@ unit_tests = \
 	tests/unit/map/test_concise \
 	tests/unit/map/test_device \
 	tests/unit/map/test_device_io \
+	tests/unit/map/test_events \
+	tests/unit/map/test_features \
 	tests/unit/map/test_flush \
+	tests/unit/map/test_hooks \
 	tests/unit/map/test_limits \
+	tests/unit/map/test_manage \
+	tests/unit/map/test_message \
 	tests/unit/map/test_parse \
 	tests/unit/map/test_registry \
+	tests/unit/map/test_stats \
+	tests/unit/map/test_stats_life \
+	tests/unit/map/test_stats_memory \
+	tests/unit/map/test_stats_messages \
+	tests/unit/map/test_reload \
+	tests/unit/map/test_requeue \
 	tests/unit/map/test_submit \
+	tests/unit/map/test_suspend \
+	tests/unit/map/test_suspend_races \
+	tests/unit/map/test_suspend_wait \
 	tests/unit/map/test_table \
 	tests/unit/queue/test_create \
+	tests/unit/queue/test_drain \
 	tests/unit/queue/test_fd \
 	tests/unit/queue/test_inbox \
 	tests/unit/queue/test_owner \
@@ -56,6 +73,8 @@ unit_tests = \
 
 # What several programs share.
 support_sources = \
+	tests/support/actor.c \
+	tests/support/actor.h \
 	tests/support/dmio_world.c \
 	tests/support/dmio_world.h \
 	tests/support/fault_driver.c \
@@ -72,6 +91,8 @@ support_sources = \
 	tests/support/scratch.h \
 	tests/support/stage.c \
 	tests/support/stage.h \
+	tests/support/stamp.c \
+	tests/support/stamp.h \
 	tests/support/syscalls.c \
 	tests/support/syscalls.h \
 	tests/support/trace.c \
@@ -93,10 +114,12 @@ example_checks = \
 	tests/dmcat/backends.sh \
 	tests/dmcat/io.sh \
 	tests/dmcat/json.sh \
+	tests/dmcat/live.sh \
 	tests/dmcat/manual.sh \
 	tests/dmcat/script.sh \
 	tests/dmcat/tables.sh \
 	tests/dmcat/usage.sh \
+	tests/dmcat/watch.sh \
 	tests/examples/demo.sh \
 	tests/examples/programs.sh
 

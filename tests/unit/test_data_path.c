@@ -287,6 +287,22 @@ Test(data_path, ram_disk_and_stacks_on_it)
 				    "low 4094 high 6141"), true);
 }
 
+Test(data_path, statistics)
+{
+	static const uint64_t bounds[] = { 1, 10, 100 };
+	struct dmcore_stats_options options = DMCORE_STATS_OPTIONS_INIT;
+	struct dmcore_bdev *bdev = stage_map(&stage, "m", "0 4096 zero\n4096 4096 zero");
+
+	cr_assert_eq(dmcore_stats_create(stage.devices[0], &options), 0);
+	bios_take_nothing(bdev, false);
+	options.flags = DMCORE_STATS_PRECISE;
+	options.step_sectors = 100;
+	options.bounds = bounds;
+	options.num_bounds = 3;
+	cr_assert_eq(dmcore_stats_create(stage.devices[0], &options), 1);
+	bios_take_nothing(bdev, false);
+}
+
 Test(data_path, file)
 {
 	bios_take_nothing(stage_bdev(&stage, scratch.path, 0), false);

@@ -156,6 +156,19 @@ Test(file, the_same_file_is_one_device_whatever_its_path)
 	cr_assert_eq(dmcore_bdev_close(again), 0);
 }
 
+Test(file, opening_it_once_more_sees_that_it_has_grown)
+{
+	struct dmcore_bdev *again;
+
+	rig_open(&rig, scratch.path, 0);
+	cr_assert_eq(ftruncate(scratch.fd, 2 * FILE_BYTES), 0);
+	cr_assert_eq(dmcore_bdev_size_sectors(rig.bdev), FILE_BYTES / DMCORE_SECTOR_BYTES);
+	cr_assert_eq(dmcore_bdev_open(rig.core, scratch.path, 0, &again), 0);
+	cr_assert_eq(again, rig.bdev);
+	cr_assert_eq(dmcore_bdev_size_sectors(rig.bdev), 2 * FILE_BYTES / DMCORE_SECTOR_BYTES);
+	cr_assert_eq(dmcore_bdev_close(again), 0);
+}
+
 Test(file, opening_changes_nothing_of_the_file)
 {
 	struct stat before;

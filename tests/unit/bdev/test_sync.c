@@ -263,3 +263,49 @@ Test(sync, threads_may_come_and_go)
 		cr_assert_eq(ret, 0);
 	}
 }
+
+#define WAITERS 70
+
+static struct dmcore_bdev *suspended;
+
+static void *read_suspended(void *context)
+{
+	char *sector = context;
+
+	return dmcore_pread(suspended, sector, 512, 0) == 0 ? sector : NULL;
+}
+
+static uint64_t num_waiting(struct dmcore_device *device)
+{
+	struct dmcore_device_info info = { .struct_size = sizeof(info) };
+
+	cr_assert_eq(dmcore_device_info(device, &info), 0);
+	return info.num_deferred;
+}
+
+/* However many wait for a device, who copies the disks below it before he resumes it isn't held up
+ * by them. */
+Test(sync, calls_that_wait_for_a_device_leave_room_for_calls_on_what_is_below)
+{
+	static char sectors[WAITERS][512];
+	pthread_t threads[WAITERS];
+	struct dmcore_device *device;
+	char table[128];
+
+	snprintf(table, sizeof(table), "0 8 linear %s 0\n", scratch.path);
+	suspended = stage_map(&stage, "m", table);
+	device = stage.devices[0];
+	cr_assert_eq(dmcore_device_suspend(device, 0, -1), 0);
+	for (unsigned int i = 0; i < WAITERS; i++)
+		cr_assert_eq(pthread_create(&threads[i], NULL, read_suspended, sectors[i]), 0);
+	while (num_waiting(device) < 64)
+		stage_sleep_ns(1000000);
+	cr_assert_eq(dmcore_pread(file, buffer, 512, 0), 0);
+	cr_assert_eq(dmcore_device_resume(device), 0);
+	for (unsigned int i = 0; i < WAITERS; i++) {
+		void *result;
+
+		pthread_join(threads[i], &result);
+		cr_assert_eq(result, sectors[i]);
+	}
+}

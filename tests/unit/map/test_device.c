@@ -7,9 +7,11 @@
 
 #include <criterion/criterion.h>
 #include <dmcore/driver.h>
+#include <dmcore/event.h>
 
 #include "base/compiler.h"
 #include "base/core.h"
+#include "map/map.h"
 #include "support/fixture.h"
 
 #define SECTOR DMCORE_SECTOR_BYTES
@@ -17,6 +19,7 @@
 TestSuite(create, .init = fixture_open, .fini = fixture_close);
 TestSuite(load, .init = fixture_open, .fini = fixture_close);
 TestSuite(resume, .init = fixture_open, .fini = fixture_close);
+TestSuite(names, .init = fixture_open, .fini = fixture_close);
 TestSuite(remove_device, .init = fixture_open, .fini = fixture_close);
 
 static struct dmcore_device *empty_device(const char *name)
@@ -105,6 +108,28 @@ Test(create, child_of_fork_is_refused_and_doesnt_wait)
 	dmcore__unlock(fixture.core);
 	cr_assert_eq(waitpid(pid, &status, 0), pid);
 	cr_assert_eq(status, 0);
+}
+
+/* The descriptor of a watch is shared with the parent, and the lock may be held. */
+Test(create, child_of_fork_takes_no_events_from_a_watch)
+{
+	struct dmcore_device *device = empty_device("a");
+	struct dmcore_watch *watch;
+	uint32_t event_nr = 0;
+	int status;
+	pid_t pid;
+
+	cr_assert_eq(dmcore_watch_create(device, 0, NULL, NULL, NULL, &watch), 0);
+	pthread_mutex_lock(&fixture.core->map->events_lock);
+	pid = fork();
+	if (pid == 0) {
+		alarm(20);
+		_exit(dmcore_watch_event_nr(watch, &event_nr) == -EOWNERDEAD ? 0 : 1);
+	}
+	pthread_mutex_unlock(&fixture.core->map->events_lock);
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert_eq(status, 0);
+	dmcore_watch_destroy(watch);
 }
 
 Test(create, device_is_born_suspended_and_empty)
@@ -419,6 +444,22 @@ Test(remove_device, name_and_uuid_are_free_again)
 		cr_assert_eq(dmcore_device_create(fixture.core, "a", "u", 0, &device), 0);
 		cr_assert_eq(dmcore_device_remove(device), 0);
 	}
+}
+
+Test(names, new_one_is_an_event_of_a_device_with_a_table)
+{
+	struct dmcore_device *empty = empty_device("empty");
+	struct dmcore_device *device = fixture_device("a", "0 8 zero");
+
+	cr_assert_eq(dmcore_device_rename(device, "b"), 0);
+	cr_assert_eq(info_of(device).event_nr, 1);
+	cr_assert_eq(dmcore_device_set_uuid(device, "u"), 0);
+	cr_assert_eq(info_of(device).event_nr, 2);
+	cr_assert_eq(dmcore_device_rename(device, "empty"), -EBUSY);
+	cr_assert_eq(dmcore_device_set_uuid(device, "v"), -EINVAL);
+	cr_assert_eq(info_of(device).event_nr, 2);
+	cr_assert_eq(dmcore_device_rename(empty, "a"), 0);
+	cr_assert_eq(info_of(empty).event_nr, 0);
 }
 
 Test(remove_device, open_one_is_busy)

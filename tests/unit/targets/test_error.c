@@ -82,3 +82,40 @@ Test(error, prints_nothing_of_its_own)
 	cr_assert_str_eq(fixture_device_text(device, DMCORE_TEXT_TABLE), "0 8 error \n");
 	cr_assert_str_eq(fixture_device_text(device, DMCORE_TEXT_STATUS), "0 8 error \n");
 }
+
+static int fixed_ctr(struct dmcore_target *target, struct dmcore_args *args)
+{
+	(void)target;
+	(void)args;
+	return 0;
+}
+
+static enum dmcore_map_result fixed_map(struct dmcore_target *target, struct dmcore_bio *bio)
+{
+	(void)target;
+	(void)bio;
+	return DMCORE_MAP_KILL;
+}
+
+static const struct dmcore_target_type fixed_type = {
+	.struct_size = sizeof(struct dmcore_target_type),
+	.name = "fixed",
+	.features = DMCORE_TARGET_TYPE_IMMUTABLE,
+	.ctr = fixed_ctr,
+	.map = fixed_map,
+};
+
+/* As in the kernel, so that a device whose table is to stay can be made to fail all the same. */
+Test(error, replaces_a_type_that_nothing_else_may_replace)
+{
+	struct dmcore_table *zero = fixture_table("0 8 zero");
+	struct dmcore_device *device;
+
+	cr_assert_eq(dmcore_target_register(fixture.core, &fixed_type), 0);
+	device = fixture_device("d", "0 8 fixed");
+	cr_assert_eq(dmcore_device_load(device, zero), -EINVAL);
+	dmcore_table_destroy(zero);
+	cr_assert_eq(dmcore_device_load(device, fixture_table("0 8 error")), 0);
+	cr_assert_eq(dmcore_device_resume(device), 0);
+	cr_assert_eq(dmcore_device_remove(device), 0);
+}

@@ -344,6 +344,22 @@ Test(striped, error_below_another_device_counts_against_the_stripe)
 			 "0 16 striped 2 low fault:64,id=b 1 DA\n");
 }
 
+Test(striped, first_14_errors_of_a_stripe_raise_an_event_each)
+{
+	struct dmcore_device *device = fixture_device("d", SHARED_TABLE);
+	struct dmcore_bdev *bdev = dmcore_device_bdev(device);
+
+	fault_add_rule(fixture_disk("fault:64,id=a"), &(struct fault_rule){ .status = -EIO });
+	for (unsigned int i = 1; i <= 16; i++) {
+		cr_assert_eq(run(bdev, DMCORE_OP_READ, 0, 1), -EIO);
+		cr_assert_eq(dmcore_device_event_nr(device), i <= 14 ? i : 14);
+	}
+	/* Another device has errors of its own to tell of. */
+	fault_add_rule(fixture_disk("fault:64,id=b"), &(struct fault_rule){ .status = -EIO });
+	cr_assert_eq(run(bdev, DMCORE_OP_READ, 8, 1), -EIO);
+	cr_assert_eq(dmcore_device_event_nr(device), 15);
+}
+
 /* ---- table line ---- */
 
 static void expect_refused(const char *params, int error, const char *message)

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT */
+/* Memory of statistics (map/stats_region.c, map/stats_lane.c): every allocation fails once, and
+ * what is made is freed. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include <criterion/criterion.h>
+
+#include "map/map.h"
+#include "support/stage.h"
+
+#define ALLOCATIONS_MAX 1000u
+
+static struct stage stage;
+static struct dmcore_bdev *bdev;
+static struct dmcore_device *device;
+static unsigned char buffer[8 * DMCORE_SECTOR_BYTES];
+
+static void create(struct dmcore_device *on)
+{
+	struct dmcore_stats_options options = DMCORE_STATS_OPTIONS_INIT;
+	int id = dmcore_stats_create(on, &options);
+
+	cr_assert_geq(id, 0, "%d: %s", id, dmcore_error_message());
+}
+
+static struct {
+	unsigned int left; /* allocations until one fails; 0: none does */
+	unsigned int outstanding;
+	bool failed;
+} heap;
+
+static void *failing_alloc(size_t bytes, void *context)
+{
+	void *memory;
+
+	(void)context;
+	if (heap.left > 0 && --heap.left == 0) {
+		heap.failed = true;
+		return NULL;
+	}
+	memory = malloc(bytes);
+	heap.outstanding += memory != NULL;
+	return memory;
+}
+
+static void failing_release(void *memory, void *context)
+{
+	(void)context;
+	heap.outstanding--;
+	free(memory);
+}
+
+static void open_failing_stage(void)
+{
+	struct dmcore_options options = DMCORE_OPTIONS_INIT;
+
+	options.alloc = failing_alloc;
+	options.release = failing_release;
+	stage_open(&stage, &options, NULL);
+	bdev = stage_map(&stage, "d", "0 512 zero\n512 512 zero");
+	device = stage.devices[0];
+}
+
+static void close_stage(void)
+{
+	stage_close(&stage);
+}
+
+TestSuite(stats_memory, .init = open_failing_stage, .fini = close_stage);
+
+static int make_regions(void)
+{
+	static const uint64_t bounds[] = { 1, 2, 3 };
+	struct dmcore_stats_options options = DMCORE_STATS_OPTIONS_INIT;
+	char text[256];
+	int64_t length;
+	int id;
+
+	options.bounds = bounds;
+	options.num_bounds = 3;
+	options.program = "program";
+	options.aux = "aux";
+	options.flags = DMCORE_STATS_BY_TARGET;
+	id = dmcore_stats_create(device, &options);
+	if (id < 0)
+		return id;
+	length = dmcore_device_message(device, 0, "@stats_create - 100 1 histogram:1,2", text,
+				       sizeof(text));
+	if (length >= 0)
+		length = dmcore_device_message(device, 0, "@stats_print 1", text, sizeof(text));
+	if (length >= 0)
+		length = dmcore_device_message(device, 0, "@stats_set_aux 1 a", text, sizeof(text));
+	if (length >= 0)
+		length = dmcore_device_message(device, 0, "@stats_list", text, sizeof(text));
+	(void)dmcore_stats_delete(device, 1);
+	cr_assert_eq(dmcore_stats_delete(device, 0), 0);
+	return length < 0 ? (int)length : 0;
+}
+
+Test(stats_memory, making_regions_survives_every_failure)
+{
+	unsigned int n = 0;
+
+	do {
+		unsigned int before = heap.outstanding;
+		int ret;
+
+		n++;
+		cr_assert_lt(n, ALLOCATIONS_MAX);
+		heap.failed = false;
+		heap.left = n;
+		ret = make_regions();
+		heap.left = 0;
+		cr_assert_eq(ret, heap.failed ? -ENOMEM : 0, "allocation %u: %d, %s", n, ret,
+			     dmcore_error_message());
+		cr_assert_eq(heap.outstanding, before, "allocation %u: a leak", n);
+		cr_assert_eq(stage_run(&stage, bdev, DMCORE_OP_READ, 0, 0, 8, buffer), 0);
+	} while (heap.failed);
+	cr_assert_gt(n, 8);
+}
+
+Test(stats_memory, making_a_queue_survives_every_failure)
+{
+	unsigned int n = 0;
+	unsigned int before;
+
+	create(device);
+	create(device);
+	do {
+		struct dmcore_queue *queue;
+		int ret;
+
+		n++;
+		cr_assert_lt(n, ALLOCATIONS_MAX);
+		before = heap.outstanding;
+		heap.failed = false;
+		heap.left = n;
+		ret = dmcore_queue_create(stage.core, NULL, &queue);
+		heap.left = 0;
+		cr_assert_eq(ret, heap.failed ? -ENOMEM : 0, "allocation %u: %d, %s", n, ret,
+			     dmcore_error_message());
+		if (ret == 0)
+			cr_assert_eq(dmcore_queue_destroy(queue), 0);
+		cr_assert_eq(heap.outstanding, before, "allocation %u: a leak", n);
+	} while (heap.failed);
+}
+
+Test(stats_memory, regions_go_with_their_device)
+{
+	unsigned int before;
+	struct dmcore_device *other;
+
+	create(device);
+	before = heap.outstanding;
+	stage_map(&stage, "e", "0 8 zero");
+	other = stage.devices[--stage.num_devices];
+	create(other);
+	create(other);
+	cr_assert_eq(dmcore_device_remove(other), 0);
+	cr_assert_eq(heap.outstanding, before);
+}
+
+Test(stats_memory, counters_take_at_most_a_quarter_of_it)
+{
+	struct dmcore_stats_options options = DMCORE_STATS_OPTIONS_INIT;
+	unsigned int before = heap.outstanding;
+	struct dmcore_queue *queue;
+
+	/* As if others took nearly all of it. */
+	stage.core->map->stats_bytes = UINT64_MAX / 2;
+	cr_assert_eq(dmcore_stats_create(device, &options), -ENOMEM);
+	cr_assert_eq(heap.outstanding, before);
+	stage.core->map->stats_bytes = 0;
+	create(device);
+	before = heap.outstanding;
+	stage.core->map->stats_bytes += UINT64_MAX / 2;
+	cr_assert_eq(dmcore_queue_create(stage.core, NULL, &queue), -ENOMEM);
+	cr_assert_eq(dmcore_stats_create(device, &options), -ENOMEM);
+	cr_assert_eq(heap.outstanding, before);
+	stage.core->map->stats_bytes -= UINT64_MAX / 2;
+	cr_assert_eq(dmcore_stats_delete(device, 0), 0);
+	cr_assert_eq(stage.core->map->stats_bytes, 0);
+}

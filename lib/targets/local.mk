@@ -5,4 +5,5 @@ targets_sources = \
 	lib/targets/error.c \
 	lib/targets/linear.c \
 	lib/targets/striped.c \
+	lib/targets/unstriped.c \
 	lib/targets/zero.c

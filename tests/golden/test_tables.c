@@ -31,8 +31,7 @@ static const struct {
 
 /* Types whose cases wait for them. Whoever adds one takes it off. */
 static const char *const not_yet[] = {
-	"delay",	  "flakey",	     "mirror", "snapshot",
-	"snapshot-merge", "snapshot-origin", "switch", "unstriped",
+	"delay", "flakey", "mirror", "snapshot", "snapshot-merge", "snapshot-origin", "switch",
 };
 
 static const struct difference {
@@ -44,6 +43,8 @@ static const struct difference {
 	{ 2, "0 +8 zero\n", "Invalid format on line 1 of table" },
 	{ 2, "-0 8 zero\n", "Invalid format on line 1 of table" },
 	{ 2, "0 -8 zero\n", "Invalid format on line 1 of table" },
+	{ 50, "0 4096 unstriped 2 8 2 A 0\n",
+	  "unstriped: Please provide stripe between [0, # of stripes]" },
 };
 
 /* A case of the file, or what we make of it. */

@@ -67,6 +67,7 @@ unit_tests = \
 	tests/unit/targets/test_error \
 	tests/unit/targets/test_linear \
 	tests/unit/targets/test_striped \
+	tests/unit/targets/test_switch \
 	tests/unit/targets/test_unstriped \
 	tests/unit/targets/test_zero \
 	tests/unit/test_context \

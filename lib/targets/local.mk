@@ -5,5 +5,6 @@ targets_sources = \
 	lib/targets/error.c \
 	lib/targets/linear.c \
 	lib/targets/striped.c \
+	lib/targets/switch.c \
 	lib/targets/unstriped.c \
 	lib/targets/zero.c

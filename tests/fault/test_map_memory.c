@@ -87,7 +87,8 @@ static int parse(struct dmcore *core)
 				     "8 16 striped 2 4 mem:64s,name=b 0 mem:64s,name=c 0\n"
 				     "24 8 zero\n"
 				     "32 8 error mem:64s,name=d 0\n"
-				     "40 8 unstriped 2 4 1 mem:64s,name=e 0\n",
+				     "40 8 unstriped 2 4 1 mem:64s,name=e 0\n"
+				     "48 8 switch 2 4 0 mem:64s,name=f 0 mem:64s,name=g 0\n",
 				     0, &table);
 
 	cr_assert_eq(ret != 0, table == NULL);

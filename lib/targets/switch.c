@@ -144,6 +144,7 @@ static int switch_ctr(struct dmcore_target *target, struct dmcore_args *args)
 	}
 	target->private_data = switcher;
 	target->max_io_sectors = switcher->region_sectors;
+	target->flags = DMCORE_TARGET_FLUSH_DEVICES;
 	return make_region_table(target, args, switcher);
 }
 
@@ -163,7 +164,6 @@ static enum dmcore_map_result switch_map(struct dmcore_target *target, struct dm
 	return DMCORE_MAP_REMAPPED;
 }
 
-/* As in the kernel: a flush succeeds and goes nowhere. */
 static unsigned int switch_num_bios(const struct dmcore_target *target, enum dmcore_op op)
 {
 	(void)target;

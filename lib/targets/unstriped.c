@@ -16,8 +16,8 @@
 
 struct unstriped {
 	struct dmcore_bdev *bdev;
-	uint64_t start;	      /* as in the table line */
-	uint64_t first;	      /* sector of the device that is the target's first */
+	uint64_t start;       /* as in the table line */
+	uint64_t first;       /* sector of the device that is the target's first */
 	uint64_t gap_sectors; /* from a chunk's end to the next one on the device */
 	uint32_t num_stripes;
 	uint32_t stripe;
@@ -85,6 +85,7 @@ static int unstriped_ctr(struct dmcore_target *target, struct dmcore_args *args)
 	unstriped->gap_sectors = (uint64_t)(unstriped->num_stripes - 1) * unstriped->chunk_sectors;
 	target->private_data = unstriped;
 	target->max_io_sectors = unstriped->chunk_sectors;
+	target->flags = DMCORE_TARGET_FLUSH_DEVICES;
 	return 0;
 }
 
@@ -150,7 +151,6 @@ static void unstriped_io_hints(struct dmcore_target *target, struct dmcore_limit
 
 extern const struct dmcore_target_type dmcore__target_unstriped;
 
-/* Without num_bios, as in the kernel: a flush succeeds and goes nowhere. */
 const struct dmcore_target_type dmcore__target_unstriped = {
 	.struct_size = sizeof(struct dmcore_target_type),
 	.name = "unstriped",

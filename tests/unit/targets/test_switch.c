@@ -378,11 +378,21 @@ Test(switch_target, discard_goes_whole_by_the_path_of_its_first_region)
 	cr_assert_eq(fault_logged(disk('b'), 0).count, 100);
 }
 
-Test(switch_target, flush_succeeds_and_reaches_nothing)
+Test(switch_target, flush_reaches_each_device_once)
 {
 	struct dmcore_bdev *bdev = fixture_mapped("d", TABLE);
 
 	cr_assert_eq(run(bdev, DMCORE_OP_FLUSH, 0, 0), 0);
+	for (char letter = 'a'; letter <= 'c'; letter++) {
+		cr_assert_eq(fault_num_logged(disk(letter)), 1);
+		cr_assert_eq(fault_logged(disk(letter), 0).op, DMCORE_OP_FLUSH);
+	}
+}
+
+Test(switch_target, has_no_write_zeroes)
+{
+	struct dmcore_bdev *bdev = fixture_mapped("d", TABLE);
+
 	cr_assert_eq(run(bdev, DMCORE_OP_WRITE_ZEROES, 5, 8), -EOPNOTSUPP);
 	for (char letter = 'a'; letter <= 'c'; letter++)
 		cr_assert_eq(fault_num_logged(disk(letter)), 0);

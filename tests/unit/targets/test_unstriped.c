@@ -156,20 +156,23 @@ Test(unstriped, of_a_striped_set_is_each_of_its_disks)
 
 /* ---- operations ---- */
 
-Test(unstriped, flush_succeeds_and_reaches_nothing)
+Test(unstriped, flush_reaches_the_device)
 {
 	struct dmcore_bdev *bdev = fixture_mapped("d", "0 16 unstriped 2 8 0 " DISK " 0");
 	struct fixture_io io = { .bdev = bdev, .op = DMCORE_OP_FLUSH };
 
 	cr_assert_eq(fixture_run(&io), 0);
+	cr_assert_eq(fault_num_logged(fixture_disk(DISK)), 1);
+	cr_assert_eq(fault_logged(fixture_disk(DISK), 0).op, DMCORE_OP_FLUSH);
 	io.op = DMCORE_OP_WRITE;
 	io.flags = DMCORE_BIO_PREFLUSH | DMCORE_BIO_FUA;
 	io.count = 1;
 	io.buffer = buffer;
 	cr_assert_eq(fixture_run(&io), 0);
-	cr_assert_eq(fault_num_logged(fixture_disk(DISK)), 1);
-	cr_assert_eq(fault_logged(fixture_disk(DISK), 0).op, DMCORE_OP_WRITE);
-	cr_assert(fault_logged(fixture_disk(DISK), 0).flags & DMCORE_BIO_FUA);
+	cr_assert_eq(fault_num_logged(fixture_disk(DISK)), 3);
+	cr_assert_eq(fault_logged(fixture_disk(DISK), 1).op, DMCORE_OP_FLUSH);
+	cr_assert_eq(fault_logged(fixture_disk(DISK), 2).op, DMCORE_OP_WRITE);
+	cr_assert(fault_logged(fixture_disk(DISK), 2).flags & DMCORE_BIO_FUA);
 }
 
 Test(unstriped, has_no_discard_and_no_write_zeroes)

@@ -29,7 +29,9 @@ is "$(value "v['devices'][0]['targets'][0]['params']")" '2 a.img a.img 1 AA' 'st
 works dmcat --json -d "$strange"="0 8 linear ./$quoted 0" table
 is "$(value "v['devices'][0]['name']")" "$(printf 'q"uo\\te\tt\303\244b\357\277\275.img')" 'a name'
 works dmcat --json targets
-is "$(value "sorted(t['name'] for t in v['targets'])[:2]")" "['error', 'linear']" 'targets'
+# Whatever others there are.
+is "$(value "[t['name'] for t in v['targets'] if t['name'] in ('error', 'linear')]")" \
+	"['error', 'linear']" 'targets'
 is "$(value "all(len(t['version']) == 3 for t in v['targets'])")" True 'versions'
 works dmcat --json -d x='0 8 linear a.img 5' info
 is "$(value "(v['name'], v['mapped'], v['size_sectors'], v['num_targets'], v['suspended'])")" \

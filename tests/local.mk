@@ -64,6 +64,8 @@ unit_tests = \
 	tests/unit/queue/test_service \
 	tests/unit/queue/test_signals \
 	tests/unit/queue/test_turns \
+	tests/unit/targets/test_dust \
+	tests/unit/targets/test_dust_list \
 	tests/unit/targets/test_error \
 	tests/unit/targets/test_linear \
 	tests/unit/targets/test_striped \

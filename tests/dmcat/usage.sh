@@ -43,7 +43,7 @@ works dmcat -V
 grep -q '^dmcat [0-9.]*, libdmcore [0-9.]*$' out || failed "--version: $(cat out)"
 
 works dmcat targets
-for type in error linear striped switch unstriped zero; do
+for type in dust error linear striped switch unstriped zero; do
 	grep -q "^$type *v[0-9]*\.[0-9]*\.[0-9]*$" out || failed "targets: $type"
 done
 

@@ -4,6 +4,7 @@
  * leaves nothing behind.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -163,6 +164,31 @@ static int make_device(struct dmcore *core)
 Test(map_memory, making_a_device_survives_every_failure)
 {
 	fail_each(make_device);
+}
+
+static int list_bad_blocks(struct dmcore *core)
+{
+	struct dmcore_device *device;
+	int64_t ret =
+		dmcore_device_create_concise(core, "a,,,rw,0 64 dust mem:64s 0 512", 0, &device);
+	char text[32];
+
+	if (ret)
+		return (int)ret;
+	/* More than the first bucket of each level has room for. */
+	for (unsigned int i = 0; i < 64 && ret == 0; i++) {
+		snprintf(text, sizeof(text), "addbadblock %u", i);
+		ret = dmcore_device_message(device, 0, text, NULL, 0);
+	}
+	if (ret == 0)
+		ret = dmcore_device_message(device, 0, "listbadblocks", NULL, 0);
+	cr_assert_eq(dmcore_device_remove(device), 0);
+	return ret < 0 ? (int)ret : 0;
+}
+
+Test(map_memory, list_of_bad_blocks_survives_every_failure)
+{
+	fail_each(list_bad_blocks);
 }
 
 static int make_concise(struct dmcore *core)

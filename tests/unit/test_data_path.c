@@ -287,6 +287,16 @@ Test(data_path, ram_disk_and_stacks_on_it)
 				    "low 4094 high 6141"), true);
 }
 
+/* With a list that is looked at, and a block on it that no request meets. */
+Test(data_path, dust)
+{
+	struct dmcore_bdev *bdev = stage_map(&stage, "m", "0 8192 dust mem:8M,name=disk 0 4096");
+
+	cr_assert_eq(dmcore_device_message(stage.devices[0], 0, "addbadblock 2000", NULL, 0), 0);
+	cr_assert_eq(dmcore_device_message(stage.devices[0], 0, "enable", NULL, 0), 0);
+	bios_take_nothing(bdev, false);
+}
+
 Test(data_path, statistics)
 {
 	static const uint64_t bounds[] = { 1, 10, 100 };

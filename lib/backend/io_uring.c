@@ -410,8 +410,12 @@ static unsigned int uring_reap(struct dmcore__backend *backend)
 		count = take_batch(self, batch);
 		self->on_ring -= count;
 		backend->inflight -= count;
-		for (unsigned int i = 0; i < count; i++)
+		for (unsigned int i = 0; i < count; i++) {
+			/* Not by us: a signal came while the kernel started a thread for it. */
+			if (dmcore__unlikely(batch[i]->result == -ECANCELED))
+				batch[i]->result = dmcore__fileio_run(batch[i]);
 			batch[i]->done(batch[i]);
+		}
 		ended += count;
 	} while (count == REAP_BATCH || (tells && count > 0));
 	if (dmcore__unlikely(self->waiting_head))

@@ -197,13 +197,35 @@ Test(signals, in_a_storm_leave_plain_io_whole)
 
 		pattern_fill(buffer, sector, 8, i);
 		cr_assert_eq(dmcore_pwrite(file, buffer, sizeof(buffer),
-					   sector * DMCORE_SECTOR_BYTES), 0);
+					   sector * DMCORE_SECTOR_BYTES), 0,
+			     "round %u: %s", i, dmcore_error_message());
 		if (i % 100 == 0)
 			cr_assert_eq(dmcore_flush(file), 0);
 		memset(buffer, 0, sizeof(buffer));
 		cr_assert_eq(dmcore_pread(file, buffer, sizeof(buffer),
 					  sector * DMCORE_SECTOR_BYTES), 0);
 		cr_assert_eq(pattern_differs(buffer, sector, 8, i), -1);
+	}
+	stop_alarms();
+}
+
+/* A request that makes the kernel start a thread is cancelled when a signal comes just then. */
+Test(signals, in_a_storm_cancel_no_first_request)
+{
+	static unsigned char sector[DMCORE_SECTOR_BYTES];
+
+	start_alarms(MS / 20, MS / 20);
+	for (unsigned int i = 0; i < 200; i++) {
+		struct dmcore *core;
+		struct dmcore_bdev *bdev;
+
+		cr_assert_eq(dmcore_create(NULL, &core), 0);
+		cr_assert_eq(dmcore_bdev_open(core, scratch.path, 0, &bdev), 0);
+		cr_assert_eq(dmcore_pwrite(bdev, sector, sizeof(sector), 0), 0, "round %u: %s", i,
+			     dmcore_error_message());
+		cr_assert_eq(dmcore_flush(bdev), 0, "round %u: %s", i, dmcore_error_message());
+		cr_assert_eq(dmcore_bdev_close(bdev), 0);
+		cr_assert_eq(dmcore_destroy(core), 0);
 	}
 	stop_alarms();
 }

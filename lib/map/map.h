@@ -271,6 +271,23 @@ enum dmcore__route dmcore__map_route_counted_fenced(struct dmcore_bdev *bdev,
 /* Bytes of frames that one layer takes. */
 uint32_t dmcore__map_frame_bytes(const struct dmcore_table *table);
 
+/*
+ * Which of `n` ranges holds `value`, where range i reaches up to ends[i], exclusive. The last one
+ * holds all that the others don't: its end isn't looked at.
+ */
+static inline uint64_t dmcore__find_range(const uint64_t *ends, uint64_t n, uint64_t value)
+{
+	uint64_t base = 0;
+
+	while (n > 1) {
+		uint64_t half = n / 2;
+
+		base += ends[base + half - 1] <= value ? half : 0;
+		n -= half;
+	}
+	return base;
+}
+
 static inline struct dmcore_target *dmcore__target_at(const struct dmcore_table *table, uint32_t i)
 {
 	return &table->blocks[i >> DMCORE__TARGET_BLOCK_SHIFT][i & (DMCORE__TARGET_BLOCK - 1)];

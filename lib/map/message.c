@@ -36,35 +36,20 @@ int dmcore__device_own_message(struct dmcore_device *device, struct dmcore_args 
 	return dmcore__error(-EINVAL, "Unsupported message sent to DM core: %s", word);
 }
 
-/* The target that holds a sector of the table. */
-static struct dmcore_target *find_target(const struct dmcore_table *table, uint64_t sector)
-{
-	uint32_t first = 0;
-	uint32_t behind = table->num_targets;
-
-	while (behind - first > 1) {
-		uint32_t middle = first + (behind - first) / 2;
-
-		if (table->ends[middle - 1] <= sector)
-			first = middle;
-		else
-			behind = middle;
-	}
-	return dmcore__target_at(table, first);
-}
-
 static int target_message(struct dmcore_device *device, uint64_t sector, struct dmcore_args *args,
 			  struct dmcore_text *reply)
 {
 	struct dmcore_table *table = dmcore__device_active(device);
 	struct dmcore_target *target;
+	uint64_t i;
 	int ret;
 
 	if (!table)
 		return dmcore__error(-EINVAL, "The device has no table.");
 	if (sector >= table->size_sectors)
 		return dmcore__error(-EINVAL, "Target message sector outside device.");
-	target = find_target(table, sector);
+	i = dmcore__find_range(table->ends, table->num_targets, sector);
+	target = dmcore__target_at(table, (uint32_t)i);
 	if (!target->type->message)
 		return dmcore__error(-EINVAL, "Target type does not support messages");
 	dmcore__error_clear();

@@ -92,29 +92,15 @@ static inline void keep_time(struct dmcore__stats_cell *cell, uint64_t now_ns)
 	atomic_store_explicit(&cell->stamp_ns, now_ns, memory_order_relaxed);
 }
 
-static uint64_t find_area(const struct dmcore__stats_region *region, uint64_t offset)
-{
-	uint64_t base = 0;
-	uint64_t n = region->num_areas;
-
-	if (!region->ends)
-		return offset / region->step_sectors;
-	while (n > 1) {
-		uint64_t half = n / 2;
-
-		base += region->ends[base + half - 1] <= offset ? half : 0;
-		n -= half;
-	}
-	return base;
-}
-
 static uint64_t area_of(const struct dmcore__stats_region *region, uint64_t offset)
 {
 	if (region->num_areas == 1)
 		return 0;
 	if (region->step_shift < 64)
 		return offset >> region->step_shift;
-	return find_area(region, offset);
+	if (!region->ends)
+		return offset / region->step_sectors;
+	return dmcore__find_range(region->ends, region->num_areas, offset);
 }
 
 /* The sectors `from` to `to`, the part of them that the region has. */
@@ -141,18 +127,11 @@ static inline void begin_in(struct dmcore__stats_part *part, uint64_t from, uint
 static void count_duration(struct dmcore__stats_part *part, uint64_t area, uint64_t took_ns)
 {
 	const struct dmcore__stats_region *region = part->region;
-	uint32_t low = 0;
-	uint32_t high = region->num_bounds;
+	uint64_t buckets = (uint64_t)region->num_bounds + 1;
 
-	while (low < high) {
-		uint32_t middle = low + (high - low) / 2;
-
-		if (region->bounds_ns[middle] > took_ns)
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	add(&part->buckets[area * ((uint64_t)region->num_bounds + 1) + low], 1);
+	add(&part->buckets[area * buckets +
+			   dmcore__find_range(region->bounds_ns, buckets, took_ns)],
+	    1);
 }
 
 /* What has become of a request, for each of its areas. */

@@ -114,20 +114,16 @@ static int cut_by_target(struct dmcore *core, struct dmcore__stats_region *regio
 			 const struct dmcore_table *table)
 {
 	uint64_t end = region->start_sector + region->length_sectors;
+	uint64_t first = dmcore__find_range(table->ends, table->num_targets, region->start_sector);
+	uint64_t last = dmcore__find_range(table->ends, table->num_targets, end - 1);
 	uint64_t *ends;
-	uint32_t i = 0;
 
-	while (i < table->num_targets - 1 && table->ends[i] <= region->start_sector)
-		i++;
-	while (i + region->num_areas < table->num_targets - 1 &&
-	       table->ends[i + region->num_areas] < end)
-		region->num_areas++;
-	region->num_areas++;
+	region->num_areas = last - first + 1;
 	ends = dmcore__zalloc_array(core, region->num_areas, sizeof(*ends));
 	if (!ends)
 		return no_memory();
 	for (uint64_t k = 0; k + 1 < region->num_areas; k++)
-		ends[k] = table->ends[i + k] - region->start_sector;
+		ends[k] = table->ends[first + k] - region->start_sector;
 	ends[region->num_areas - 1] = region->length_sectors;
 	region->ends = ends;
 	region->step_sectors = region->length_sectors;

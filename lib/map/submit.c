@@ -148,7 +148,6 @@ static inline uint32_t find_target(const struct dmcore_table *table, uint64_t se
 {
 	const uint64_t *ends = table->ends;
 	uint32_t n = table->num_targets;
-	uint32_t base = 0;
 
 	if (n == 1)
 		return 0;
@@ -157,13 +156,7 @@ static inline uint32_t find_target(const struct dmcore_table *table, uint64_t se
 	hint++;
 	if (hint < n && sector < ends[hint] && sector >= ends[hint - 1])
 		return hint;
-	while (n > 1) {
-		uint32_t half = n / 2;
-
-		base += ends[base + half - 1] <= sector ? half : 0;
-		n -= half;
-	}
-	return base;
+	return (uint32_t)dmcore__find_range(ends, n, sector);
 }
 
 /* How many sectors from `sector` on the target takes in one READ or WRITE. */

@@ -105,18 +105,11 @@ struct dmcore_target *dmcore__table_target(const struct dmcore_table *table, uin
 uint64_t dmcore_target_len(const struct dmcore_target *target)
 {
 	const struct dmcore_table *table = target->table;
-	uint32_t num_left = table->num_targets;
-	uint32_t index = 0;
+	uint64_t index = table->num_targets;
 
 	/* While its constructor runs, the last target isn't counted yet. */
-	if (target->begin == table->size_sectors)
-		return table->ends[table->num_targets] - target->begin;
-	while (num_left > 1) {
-		uint32_t half = num_left / 2;
-
-		index += table->ends[index + half - 1] <= target->begin ? half : 0;
-		num_left -= half;
-	}
+	if (target->begin != table->size_sectors)
+		index = dmcore__find_range(table->ends, table->num_targets, target->begin);
 	return table->ends[index] - target->begin;
 }
 

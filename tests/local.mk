@@ -85,6 +85,8 @@ support_sources = \
 	tests/support/fault_driver.h \
 	tests/support/fixture.c \
 	tests/support/fixture.h \
+	tests/support/heap.c \
+	tests/support/heap.h \
 	tests/support/model.c \
 	tests/support/model.h \
 	tests/support/rig.c \

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -18,62 +17,16 @@
 #include <dmcore.h>
 
 #include "support/fault_driver.h"
+#include "support/heap.h"
 #include "support/scratch.h"
 
 #define ROUNDS_MAX 10000u
-
-/* ---- a heap that runs out ------------------------------------------------------------------- */
-
-static struct {
-	_Atomic unsigned int countdown; /* until one fails; 0: none does */
-	_Atomic unsigned int failed;
-	_Atomic unsigned int outstanding;
-	bool for_good;                  /* and all that follow */
-} heap;
-
-static bool is_time_to_fail(void)
-{
-	unsigned int left = atomic_load(&heap.countdown);
-
-	if (left == 0)
-		return false;
-	if (left == 1 && heap.for_good)
-		return true;
-	atomic_store(&heap.countdown, left - 1);
-	return left == 1;
-}
-
-static void *heap_alloc(size_t bytes, void *context)
-{
-	void *memory;
-
-	(void)context;
-	if (is_time_to_fail()) {
-		atomic_fetch_add(&heap.failed, 1);
-		return NULL;
-	}
-	memory = malloc(bytes);
-	cr_assert_not_null(memory);
-	/* Nothing may count on zeroes. */
-	memset(memory, 0xc3, bytes);
-	atomic_fetch_add(&heap.outstanding, 1);
-	return memory;
-}
-
-static void heap_release(void *memory, void *context)
-{
-	(void)context;
-	cr_assert_not_null(memory);
-	atomic_fetch_sub(&heap.outstanding, 1);
-	free(memory);
-}
 
 static struct dmcore_options heap_options(void)
 {
 	struct dmcore_options options = DMCORE_OPTIONS_INIT;
 
-	options.alloc = heap_alloc;
-	options.release = heap_release;
+	heap_use(&options);
 	return options;
 }
 
@@ -92,9 +45,9 @@ static void run_until_it_passes(struct dmcore *core, scenario_fn scenario)
 		int ret;
 
 		atomic_store(&heap.failed, 0);
-		atomic_store(&heap.countdown, n);
+		atomic_store(&heap.left, n);
 		ret = scenario(core);
-		atomic_store(&heap.countdown, 0);
+		atomic_store(&heap.left, 0);
 		cr_assert_eq(heap.outstanding, before, "allocation %u: %d leaked", n,
 			     (int)(heap.outstanding - before));
 		if (heap.failed == 0) {

@@ -5,49 +5,22 @@
  */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <criterion/criterion.h>
 #include <dmcore.h>
 
+#include "support/heap.h"
+
 #define PARAMS_LONG 1000
 #define ALLOCATIONS_MAX 10000u
-
-static struct {
-	unsigned int left; /* until one fails; 0: none does */
-	unsigned int outstanding;
-	bool failed;
-} heap;
-
-static void *failing_alloc(size_t bytes, void *context)
-{
-	void *memory;
-
-	(void)context;
-	if (heap.left > 0 && --heap.left == 0) {
-		heap.failed = true;
-		return NULL;
-	}
-	memory = malloc(bytes);
-	heap.outstanding += memory != NULL;
-	return memory;
-}
-
-static void failing_release(void *memory, void *context)
-{
-	(void)context;
-	heap.outstanding--;
-	free(memory);
-}
 
 static struct dmcore *create_core(void)
 {
 	struct dmcore_options options = DMCORE_OPTIONS_INIT;
 	struct dmcore *core;
 
-	options.alloc = failing_alloc;
-	options.release = failing_release;
+	heap_use(&options);
 	cr_assert_eq(dmcore_create(&options, &core), 0);
 	return core;
 }
@@ -67,7 +40,7 @@ static void fail_each(int (*scenario)(struct dmcore *core))
 		n++;
 		cr_assert_lt(n, ALLOCATIONS_MAX);
 		before = heap.outstanding;
-		heap.failed = false;
+		heap.failed = 0;
 		heap.left = n;
 		ret = scenario(core);
 		heap.left = 0;

@@ -6,57 +6,16 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <criterion/criterion.h>
 
+#include "support/heap.h"
 #include "support/stage.h"
 
 #define ALLOCATIONS_MAX 10000u
 #define OLD_TABLE "0 64 linear fault:64,id=1 0\n64 64 linear fault:64,id=2 0"
 #define NEW_TABLE "0 32 striped 2 8 fault:64,id=3 0 fault:64,id=1 32\n32 32 linear mem:64s 8"
-
-static struct {
-	_Atomic unsigned int left; /* until one fails; 0: none does */
-	_Atomic unsigned int outstanding;
-	_Atomic unsigned int failed;
-	bool for_good;             /* and all that follow */
-} heap;
-
-static bool is_time_to_fail(void)
-{
-	unsigned int left = atomic_load(&heap.left);
-
-	if (left == 0)
-		return false;
-	if (left > 1 || !heap.for_good)
-		atomic_store(&heap.left, left - 1);
-	return left == 1;
-}
-
-static void *failing_alloc(size_t bytes, void *context)
-{
-	void *memory;
-
-	(void)context;
-	if (is_time_to_fail()) {
-		atomic_fetch_add(&heap.failed, 1);
-		return NULL;
-	}
-	memory = malloc(bytes);
-	cr_assert_not_null(memory);
-	memset(memory, 0xc3, bytes);
-	atomic_fetch_add(&heap.outstanding, 1);
-	return memory;
-}
-
-static void failing_release(void *memory, void *context)
-{
-	(void)context;
-	atomic_fetch_sub(&heap.outstanding, 1);
-	free(memory);
-}
 
 static struct stage stage;
 static struct dmcore_device *device;
@@ -66,8 +25,7 @@ static void open_running(void)
 {
 	struct dmcore_options options = DMCORE_OPTIONS_INIT;
 
-	options.alloc = failing_alloc;
-	options.release = failing_release;
+	heap_use(&options);
 	stage_open(&stage, &options, NULL);
 	disk = stage_disk(&stage, 1, 64, "");
 	stage_map(&stage, "m", OLD_TABLE);

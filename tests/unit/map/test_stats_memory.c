@@ -2,11 +2,11 @@
 /* Memory of statistics (map/stats_region.c, map/stats_lane.c): every allocation fails once, and
  * what is made is freed. */
 #include <errno.h>
-#include <stdlib.h>
 
 #include <criterion/criterion.h>
 
 #include "map/map.h"
+#include "support/heap.h"
 #include "support/stage.h"
 
 #define ALLOCATIONS_MAX 1000u
@@ -24,39 +24,11 @@ static void create(struct dmcore_device *on)
 	cr_assert_geq(id, 0, "%d: %s", id, dmcore_error_message());
 }
 
-static struct {
-	unsigned int left; /* allocations until one fails; 0: none does */
-	unsigned int outstanding;
-	bool failed;
-} heap;
-
-static void *failing_alloc(size_t bytes, void *context)
-{
-	void *memory;
-
-	(void)context;
-	if (heap.left > 0 && --heap.left == 0) {
-		heap.failed = true;
-		return NULL;
-	}
-	memory = malloc(bytes);
-	heap.outstanding += memory != NULL;
-	return memory;
-}
-
-static void failing_release(void *memory, void *context)
-{
-	(void)context;
-	heap.outstanding--;
-	free(memory);
-}
-
 static void open_failing_stage(void)
 {
 	struct dmcore_options options = DMCORE_OPTIONS_INIT;
 
-	options.alloc = failing_alloc;
-	options.release = failing_release;
+	heap_use(&options);
 	stage_open(&stage, &options, NULL);
 	bdev = stage_map(&stage, "d", "0 512 zero\n512 512 zero");
 	device = stage.devices[0];
@@ -108,7 +80,7 @@ Test(stats_memory, making_regions_survives_every_failure)
 
 		n++;
 		cr_assert_lt(n, ALLOCATIONS_MAX);
-		heap.failed = false;
+		heap.failed = 0;
 		heap.left = n;
 		ret = make_regions();
 		heap.left = 0;
@@ -134,7 +106,7 @@ Test(stats_memory, making_a_queue_survives_every_failure)
 		n++;
 		cr_assert_lt(n, ALLOCATIONS_MAX);
 		before = heap.outstanding;
-		heap.failed = false;
+		heap.failed = 0;
 		heap.left = n;
 		ret = dmcore_queue_create(stage.core, NULL, &queue);
 		heap.left = 0;

@@ -43,7 +43,8 @@ base_sources = \
 	lib/base/log.c \
 	lib/base/log.h \
 	lib/base/text.c \
-	lib/base/text.h
+	lib/base/text.h \
+	lib/base/wait.h
 
 backend_sources = \
 	lib/backend/backend.c \

@@ -9,11 +9,12 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/checked.h"
 #include "base/error.h"
+#include "base/wait.h"
 #include "map/map.h"
 #include "queue/queue.h"
 
@@ -36,13 +37,8 @@ struct dmcore_watch {
 
 void dmcore__events_create(struct dmcore__map *map)
 {
-	pthread_condattr_t attributes;
-
-	pthread_condattr_init(&attributes);
-	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 	pthread_mutex_init(&map->events_lock, NULL);
-	pthread_cond_init(&map->event, &attributes);
-	pthread_condattr_destroy(&attributes);
+	dmcore__cond_init(&map->event);
 }
 
 void dmcore__events_destroy(struct dmcore__map *map)
@@ -126,14 +122,8 @@ uint32_t dmcore_device_event_nr(const struct dmcore_device *device)
 /* Waits for the next event of any device, or a little. Lock held. */
 static void sleep_for_event(struct dmcore__map *map, uint64_t left_ns)
 {
-	struct timespec until;
+	struct timespec until = dmcore__deadline_in(dmcore__min_u64(left_ns, SLEEP_MAX_NS));
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += (long)(left_ns < SLEEP_MAX_NS ? left_ns : SLEEP_MAX_NS);
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_nsec -= 1000000000;
-		until.tv_sec++;
-	}
 	pthread_cond_timedwait(&map->event, &map->events_lock, &until);
 }
 

@@ -195,10 +195,6 @@ int dmcore__table_plan_flush(struct dmcore_table *table);
 int dmcore__table_parse(struct dmcore *core, const char *text, unsigned int flags,
 			struct dmcore_table **result);
 
-/* status.c: appends the text of a table. */
-void dmcore__table_write(struct dmcore_table *table, enum dmcore_text_kind kind,
-			 struct dmcore_text *text);
-
 /* The table in the live slot. Control lock held: nobody else writes it. */
 static inline struct dmcore_table *dmcore__device_active(const struct dmcore_device *device)
 {

@@ -6,12 +6,12 @@
 #include <limits.h>
 #include <linux/membarrier.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/error.h"
+#include "base/wait.h"
 #include "queue/inbox.h"
 #include "queue/service.h"
 
@@ -38,15 +38,11 @@ static int membarrier(int command)
 int dmcore__drain_create(struct dmcore *core)
 {
 	struct dmcore__drain *drain = dmcore__zalloc(core, sizeof(*drain));
-	pthread_condattr_t attributes;
 
 	if (!drain)
 		return -ENOMEM;
 	pthread_mutex_init(&drain->lock, NULL);
-	pthread_condattr_init(&attributes);
-	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	pthread_cond_init(&drain->woken, &attributes);
-	pthread_condattr_destroy(&attributes);
+	dmcore__cond_init(&drain->woken);
 	drain->membarrier = membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;
 	core->queues->drain = drain;
 	return 0;
@@ -127,14 +123,8 @@ static uint64_t wakes_now(struct dmcore__drain *drain)
 
 static void sleep_until_woken(struct dmcore__drain *drain, uint64_t seen, uint64_t left_ns)
 {
-	struct timespec until;
+	struct timespec until = dmcore__deadline_in(left_ns);
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += (long)left_ns;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_nsec -= 1000000000;
-		until.tv_sec++;
-	}
 	pthread_mutex_lock(&drain->lock);
 	while (drain->wakes == seen) {
 		if (pthread_cond_timedwait(&drain->woken, &drain->lock, &until))

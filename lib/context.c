@@ -14,6 +14,7 @@
 #include "base/assert.h"
 #include "base/core.h"
 #include "base/error.h"
+#include "base/random.h"
 #include "bdev/bdev.h"
 #include "map/map.h"
 #include "queue/queue.h"
@@ -180,6 +181,20 @@ int dmcore_destroy(struct dmcore *core)
 		return ret;
 	take_down(core);
 	return 0;
+}
+
+uint64_t dmcore_clock_ns(const struct dmcore *core)
+{
+	return dmcore__now_ns(core);
+}
+
+uint64_t dmcore_random(struct dmcore *core)
+{
+	uint64_t number = atomic_fetch_add_explicit(&core->num_randoms, 1, memory_order_relaxed);
+	struct dmcore__random random;
+
+	dmcore__random_start(&random, core->options.seed, number);
+	return dmcore__random_next(&random);
 }
 
 const char *dmcore_version(void)

@@ -39,9 +39,11 @@ base_sources = \
 	lib/base/core.h \
 	lib/base/error.c \
 	lib/base/error.h \
+	lib/base/heap.h \
 	lib/base/list.h \
 	lib/base/log.c \
 	lib/base/log.h \
+	lib/base/random.h \
 	lib/base/text.c \
 	lib/base/text.h \
 	lib/base/wait.h
@@ -65,7 +67,9 @@ queue_sources = \
 	lib/queue/queue.c \
 	lib/queue/queue.h \
 	lib/queue/service.c \
-	lib/queue/service.h
+	lib/queue/service.h \
+	lib/queue/timer.c \
+	lib/queue/timer.h
 
 bdev_sources = \
 	lib/bdev/bdev.c \

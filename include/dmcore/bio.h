@@ -53,7 +53,9 @@ enum dmcore_op {
 	DMCORE_OP_COUNT,        /**< Not an operation: how many there are. */
 };
 
-/** The write is durable when it completes. WRITE and WRITE_ZEROES. */
+/** The write is durable when it completes. WRITE and WRITE_ZEROES. A device that can't do it is
+ *  flushed after the write; then it also fails if another flush of the device failed meanwhile,
+ *  which may have lost it. */
 #define DMCORE_BIO_FUA (1u << 0)
 /** A flush comes first, and the write isn't begun if it fails. WRITE and WRITE_ZEROES. */
 #define DMCORE_BIO_PREFLUSH (1u << 1)
@@ -189,6 +191,16 @@ DMCORE_API void dmcore_bio_complete(struct dmcore_bio *bio, int status);
  * @threads   any
  */
 DMCORE_API void dmcore_bio_complete_remote(struct dmcore_bio *bio, int status);
+
+/**
+ * Sends on a bio that a target has kept: as if map returned DMCORE_MAP_REMAPPED only now. From a
+ * target with end_io or per_bio_bytes.
+ *
+ * @param[in] bio  Kept by map, which has returned, and not completed; with bdev and the range set.
+ *                 Not to be touched afterwards, nor what belongs to the target.
+ * @threads   queue
+ */
+DMCORE_API void dmcore_bio_forward(struct dmcore_bio *bio);
 
 /**
  * Moves the start of a bio forward: sector and vector by @p sectors, count down by as much.

@@ -52,6 +52,15 @@ typedef void *(*dmcore_alloc_fn)(size_t bytes, void *context);
 typedef void (*dmcore_release_fn)(void *memory, void *context);
 /** Returns nanoseconds that never go backwards. Any thread. */
 typedef uint64_t (*dmcore_clock_fn)(void *context);
+/**
+ * Lets time pass where a thread in the library would sleep: until something may have happened that
+ * it waits for, or until @p until_ns of the core's clock, whichever comes first; UINT64_MAX: no
+ * limit. Returns 0, or a negative errno if waiting makes no sense any more: with that
+ * dmcore_queue_poll(), dmcore_device_wait() and what suspends a device end; plain calls such as
+ * dmcore_pread() can't be given up, and ask again. It may call the library as a callback may. A
+ * thread that waits for file I/O under way sleeps in the kernel all the same.
+ */
+typedef int (*dmcore_sleep_fn)(struct dmcore *core, uint64_t until_ns, void *context);
 
 /** Nothing runs by itself: the application calls dmcore_service_poll(). */
 #define DMCORE_SERVICE_MANUAL (1u << 0)
@@ -75,6 +84,9 @@ struct dmcore_options {
 	void *alloc_context;          /**< Handed to alloc and release. */
 	dmcore_clock_fn clock_ns;     /**< NULL: CLOCK_MONOTONIC. */
 	void *clock_context;          /**< Handed to clock_ns. */
+	dmcore_sleep_fn sleep;        /**< NULL: the kernel's. For simulations, and for
+				           programs whose threads are lighter than the kernel's. */
+	void *sleep_context;          /**< Handed to sleep. */
 };
 
 /** Initialiser of a struct dmcore_options with every default. */
@@ -151,6 +163,25 @@ DMCORE_API int dmcore_service_poll(struct dmcore *core, unsigned int min, unsign
  * @threads any; the queue itself belongs to the service.
  */
 DMCORE_API struct dmcore_queue *dmcore_service_queue(struct dmcore *core);
+
+/**
+ * The time of the core's clock.
+ *
+ * @param[in] core  The core.
+ * @return  Nanoseconds; those of CLOCK_MONOTONIC unless the application has set a clock.
+ * @threads any
+ */
+DMCORE_API uint64_t dmcore_clock_ns(const struct dmcore *core);
+
+/**
+ * A number from the generator that dmcore_options::seed started. With the same seed, and the same
+ * calls in the same order, it is the same; targets that were made so far have taken some.
+ *
+ * @param[in] core  The core.
+ * @return  Any 64 bits.
+ * @threads any
+ */
+DMCORE_API uint64_t dmcore_random(struct dmcore *core);
 
 /**
  * The version of the library at run time, as "MAJOR.MINOR.PATCH"; compare DMCORE_VERSION_STRING.

@@ -150,6 +150,16 @@ DMCORE_API DMCORE_PRINTF(3, 4) int dmcore_bdev_open_error(struct dmcore_bdev *bd
 DMCORE_API struct dmcore *dmcore_bdev_core(const struct dmcore_bdev *bdev);
 
 /**
+ * The driver of a leaf device, as it was registered: one that is part of a larger struct finds that
+ * by it.
+ *
+ * @param[in] bdev  The device.
+ * @return  Borrowed; NULL for a mapped device.
+ * @threads any
+ */
+DMCORE_API const struct dmcore_driver *dmcore_bdev_driver(const struct dmcore_bdev *bdev);
+
+/**
  * Memory by the core's allocator, zeroed.
  *
  * @param[in] core   The core.

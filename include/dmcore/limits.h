@@ -57,6 +57,8 @@
 #define DMCORE_BDEVS_MAX 65536
 /** Queues of one core: each is watched when a device is suspended or closed. */
 #define DMCORE_QUEUES_MAX 1024
+/** Queues of one core, those that it makes for itself included: see dmcore_queue_index(). */
+#define DMCORE_QUEUE_INDICES_MAX (DMCORE_QUEUES_MAX + 128)
 
 /** Requests in flight at a queue's backend, the default: small, for locked memory is shared. */
 #define DMCORE_QUEUE_DEPTH_DEFAULT 128
@@ -82,6 +84,21 @@
 
 /** Largest block size: what fits in a bounce buffer, and far above any disk's. */
 #define DMCORE_BLOCK_BYTES_MAX (64u << 10)
+
+/** Disks of a simulated world. */
+#define DMCORE_SIM_DISKS_MAX 64
+/** Characters of a simulated disk's name. */
+#define DMCORE_SIM_NAME_MAX 63
+/** Sectors of a simulated disk: 1 TiB, of which only what is written takes memory. */
+#define DMCORE_SIM_DISK_SECTORS_MAX (UINT64_C(1) << 31)
+/** Units that a simulated disk keeps versions of, in its cache or in a history. */
+#define DMCORE_SIM_CACHE_UNITS_MAX (1u << 21)
+/** Rules of a simulated disk. */
+#define DMCORE_SIM_RULES_MAX 64
+/** Marks of a recorded history. */
+#define DMCORE_SIM_MARKS_MAX (1u << 20)
+/** Cuts within cuts. */
+#define DMCORE_SIM_NESTED_MAX 4
 
 /** Regions of one dm-io request: the error bits are an unsigned long. */
 #define DMIO_REGIONS_MAX (8 * (unsigned int)sizeof(unsigned long))

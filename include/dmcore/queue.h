@@ -92,7 +92,7 @@ DMCORE_API DMCORE_MUST_CHECK int dmcore_queue_create(struct dmcore *core,
  * @retval 0            Gone.
  * @retval -EBUSY       Called from a callback of this queue; or requests wait for a suspended
  *                      device; or bios that the caller took by dmcore_bio_get() haven't been put
- *                      back. The queue stays.
+ *                      back; or timers are running. The queue stays.
  * @retval -EOWNERDEAD  The queue was made before fork().
  * @threads   queue
  */
@@ -106,9 +106,11 @@ DMCORE_API int dmcore_queue_destroy(struct dmcore_queue *queue);
  * @param[in] min         Return when so many completions have run; 0: don't wait.
  * @param[in] max         Run no more than so many; >= min and > 0.
  * @param[in] timeout_ns  Return after so long in any case; negative: wait for ever.
- * @return  The number of completions (bios, and work from dmcore_queue_post()) that ran. Less than
- *          min after a time-out or a signal. Completions of requests that the library made on the
- *          caller's behalf count too: a caller who waits for a certain one loops.
+ * @return  The number of completions (bios, timers, and work from dmcore_queue_post()) that ran.
+ *          Less than min after a time-out or a signal. Completions of requests that the library
+ *          made on the caller's behalf count too: a caller who waits for a certain one loops. Less
+ *          also when a clock of the application's own stands still, and there is no sleep hook: as
+ *          soon as the time to the next timer has passed for real.
  * @retval -EINVAL      max is 0 or less than min.
  * @retval -EDEADLK     Called from a callback of this queue.
  * @retval -EPERM       Another thread owns the queue.
@@ -132,8 +134,8 @@ DMCORE_API int dmcore_queue_poll(struct dmcore_queue *queue, unsigned int min, u
 DMCORE_API int dmcore_queue_kick(struct dmcore_queue *queue);
 
 /**
- * A descriptor that is readable when dmcore_queue_poll(queue, 0, …) has something to do. Only for
- * poll, select and epoll (level-triggered); never to be read or closed.
+ * A descriptor that is readable when dmcore_queue_poll(queue, 0, …) has something to do, timers
+ * included. Only for poll, select and epoll (level-triggered); never to be read or closed.
  *
  * @param[in] queue  The queue.
  * @return  The descriptor, the queue's own; the same at each call.
@@ -164,6 +166,59 @@ DMCORE_API unsigned int dmcore_queue_reap(struct dmcore_queue *queue, struct dmc
  * @threads   any
  */
 DMCORE_API void dmcore_queue_post(struct dmcore_queue *queue, struct dmcore_work *work);
+
+/**
+ * A function to be run later. The caller's memory, zeroed before its first use; not to be moved or
+ * freed while it is running.
+ */
+struct dmcore_timer {
+	uint64_t at_ns;                         /**< When, by the core's clock; set by start. */
+	void (*fn)(struct dmcore_timer *timer); /**< Runs once for each start, inside the owner's
+						     poll; may start the timer again, or free
+						     it. */
+	struct dmcore_timer *child;             /**< The queue's. */
+	struct dmcore_timer *next;              /**< The queue's. */
+	struct dmcore_timer *previous;          /**< The queue's; NULL: not running. */
+	uint64_t order;                         /**< The queue's. */
+};
+
+/**
+ * Has a timer run at a time, or as soon as the queue is polled after it. Timers of the same time
+ * run in the order in which they were started. A timer that is running already is moved; one
+ * that runs on another queue has to be cancelled there first.
+ *
+ * @param[in] queue  The queue.
+ * @param[in] timer  With fn set; borrowed until fn runs, or it is cancelled.
+ * @param[in] at_ns  A time of the core's clock, see dmcore_clock_ns(); one that has passed is now.
+ * @retval 0            Running.
+ * @retval -EINVAL      No queue or no fn.
+ * @retval -EPERM       Another thread owns the queue.
+ * @retval -EOWNERDEAD  The queue was made before fork().
+ * @threads   queue. Neither allocates nor locks.
+ */
+DMCORE_API int dmcore_timer_start(struct dmcore_queue *queue, struct dmcore_timer *timer,
+				  uint64_t at_ns);
+
+/**
+ * Stops a timer.
+ *
+ * @param[in] queue  The queue that it was started on.
+ * @param[in] timer  Any timer of this queue; one that isn't running is left alone.
+ * @return  Whether it was running: fn won't run.
+ * @threads queue
+ */
+DMCORE_API bool dmcore_timer_cancel(struct dmcore_queue *queue, struct dmcore_timer *timer);
+
+/**
+ * When the next timer is due, for programs with a clock or a loop of their own. Programs that wait
+ * by dmcore_queue_fd() need not ask: it is readable then, if they call dmcore_queue_kick() before
+ * they wait.
+ *
+ * @param[in] queue  The queue.
+ * @return  A time of the core's clock; UINT64_MAX: no timer is running.
+ * @threads queue
+ */
+DMCORE_API uint64_t dmcore_timer_next_ns(const struct dmcore_queue *queue);
 
 /**
  * Makes the calling thread the owner of a queue made with DMCORE_QUEUE_MIGRATES. The application
@@ -218,6 +273,16 @@ DMCORE_API int dmcore_queue_info(struct dmcore_queue *queue, struct dmcore_queue
  * @threads any
  */
 DMCORE_API struct dmcore *dmcore_queue_core(struct dmcore_queue *queue);
+
+/**
+ * A number of a queue, for targets and drivers that keep something for each.
+ *
+ * @param[in] queue  The queue.
+ * @return  Less than DMCORE_QUEUE_INDICES_MAX; that of no other queue of the core. Once the queue
+ *          has been destroyed another one may get it.
+ * @threads any
+ */
+DMCORE_API unsigned int dmcore_queue_index(const struct dmcore_queue *queue);
 
 DMCORE_END_DECLS
 

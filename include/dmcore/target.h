@@ -55,7 +55,8 @@ struct dmcore_target {
 
 /** What map has done with a bio. */
 enum dmcore_map_result {
-	DMCORE_MAP_SUBMITTED, /**< Kept it: it ends by dmcore_bio_complete(), now or later. */
+	DMCORE_MAP_SUBMITTED, /**< Kept it: it ends by dmcore_bio_complete(), now or later, or is
+				   sent on by dmcore_bio_forward(), later. */
 	DMCORE_MAP_REMAPPED,  /**< Set bdev, sector and maybe count: the core sends it on. */
 	DMCORE_MAP_KILL,      /**< Nothing: the core ends it with -EIO. */
 	DMCORE_MAP_REQUEUE,   /**< Nothing: it waits for the next table, see

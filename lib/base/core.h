@@ -28,6 +28,7 @@ struct dmcore {
 	unsigned int control_depth;        /* times the lock is held; under the lock */
 	/* A word on a page that fork() wipes: 0 in a child. */
 	const uint32_t *alive;
+	_Atomic uint64_t num_randoms;      /* that dmcore_random() has given */
 	_Atomic uint64_t live_allocations; /* outstanding, for leak checks in tests */
 
 	/* Tests: sees each file I/O before its backend; 1: don't do it, *result is the result. */

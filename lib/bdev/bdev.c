@@ -400,6 +400,11 @@ bool dmcore_bdev_is_read_only(const struct dmcore_bdev *bdev)
 	return dmcore__bdev_read_only(bdev);
 }
 
+const struct dmcore_driver *dmcore_bdev_driver(const struct dmcore_bdev *bdev)
+{
+	return bdev->driver;
+}
+
 struct dmcore *dmcore_bdev_core(const struct dmcore_bdev *bdev)
 {
 	return bdev->core;

@@ -50,6 +50,7 @@ struct dmcore_bdev {
 	unsigned int open_count;
 	unsigned int table_opens;         /* of those, the ones that tables hold */
 	void (*closed)(struct dmcore_bdev *bdev); /* mapped: the last opening was given up */
+	_Atomic uint32_t num_failed_flushes; /* a leaf's; each may have lost what others wrote */
 	_Atomic uint32_t num_deferred;    /* bios of all queues that wait for a resume */
 	uint32_t frame_bytes;             /* completion frames that a bio needs from here down */
 	uint32_t depth;                   /* mapped devices from here down; 0: a leaf */

@@ -200,33 +200,51 @@ static inline bool pop_plain_frames(struct dmcore_queue *queue, struct dmcore_bi
 	return top_bytes != 0;
 }
 
-void dmcore_bio_complete(struct dmcore_bio *bio, int status)
+static inline void end(struct dmcore_bio *bio, int status, bool remote)
 {
 	struct dmcore_queue *queue = bio->queue;
 
-	if (dmcore__unlikely(bio->internal.state != DMCORE__BIO_INFLIGHT)) {
-		dmcore__log(queue->core, DMCORE_LOG_ERROR,
-			    "dmcore_bio_complete: the bio is not in flight; ignored");
-		return;
-	}
 	bio->status = status;
 	dmcore__bio_set_state(bio, DMCORE__BIO_READY);
+	if (remote) {
+		dmcore__queue_post_bio(queue, bio);
+		return;
+	}
 	pop_plain_frames(queue, bio);
 	dmcore__chain_append(&queue->ready, bio);
 }
 
-void dmcore_bio_complete_remote(struct dmcore_bio *bio, int status)
+/*
+ * Of a bio that has failed, or isn't in flight. A failed flush is told at once: who waits for a
+ * flush of his own mustn't take its end for more than it is.
+ */
+static DMCORE__NOINLINE void end_unusually(struct dmcore_bio *bio, int status, bool remote)
 {
-	struct dmcore_queue *queue = bio->queue;
-
-	if (dmcore__unlikely(bio->internal.state != DMCORE__BIO_INFLIGHT)) {
-		dmcore__log(queue->core, DMCORE_LOG_ERROR,
-			    "dmcore_bio_complete_remote: the bio is not in flight; ignored");
+	if (bio->internal.state != DMCORE__BIO_INFLIGHT) {
+		dmcore__log(bio->queue->core, DMCORE_LOG_ERROR,
+			    "dmcore_bio_complete%s: the bio is not in flight; ignored",
+			    remote ? "_remote" : "");
 		return;
 	}
-	bio->status = status;
-	dmcore__bio_set_state(bio, DMCORE__BIO_READY);
-	dmcore__queue_post_bio(queue, bio);
+	if (bio->op == DMCORE_OP_FLUSH && !dmcore__bdev_route(bio->bdev))
+		atomic_fetch_add(&bio->bdev->num_failed_flushes, 1);
+	end(bio, status, remote);
+}
+
+void dmcore_bio_complete(struct dmcore_bio *bio, int status)
+{
+	if (dmcore__unlikely(bio->internal.state != DMCORE__BIO_INFLIGHT || status))
+		end_unusually(bio, status, false);
+	else
+		end(bio, 0, false);
+}
+
+void dmcore_bio_complete_remote(struct dmcore_bio *bio, int status)
+{
+	if (dmcore__unlikely(bio->internal.state != DMCORE__BIO_INFLIGHT || status))
+		end_unusually(bio, status, true);
+	else
+		end(bio, 0, true);
 }
 
 /* The bio is its submitter's again. */

@@ -75,6 +75,9 @@ static enum dmcore__unwind postflush_end(struct dmcore_bio *bio, struct dmcore__
 		become_flush(bio, saved->bdev);
 		return DMCORE__UNWIND_SUBMIT;
 	}
+	/* Somebody else's flush has failed meanwhile, and with it this write may have been lost. */
+	if (!bio->status && atomic_load(&saved->bdev->num_failed_flushes) != saved->moment)
+		bio->status = -EIO;
 	dmcore__request_restore(saved, bio);
 	dmcore__frame_pop(bio, frame);
 	return DMCORE__UNWIND_ON;
@@ -85,8 +88,11 @@ static void postflush(struct dmcore_bio *bio)
 {
 	struct dmcore__frame *frame =
 		dmcore__frame_push(bio, postflush_end, DMCORE__NO_SLOT, DMCORE__SAVED_BYTES);
+	struct dmcore__saved_request *saved;
 
-	dmcore__request_save(dmcore__frame_data(frame), bio);
+	saved = dmcore__frame_data(frame);
+	dmcore__request_save(saved, bio);
+	saved->moment = atomic_load(&bio->bdev->num_failed_flushes);
 	bio->flags &= (uint16_t)~DMCORE_BIO_FUA;
 }
 

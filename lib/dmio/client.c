@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/core.h"
+#include "base/error.h"
 #include "dmio/dmio.h"
 #include "queue/queue.h"
 
@@ -110,7 +111,7 @@ static int fill_pools(struct dmio_client *client)
 		ret = add_request(client);
 	while (ret == 0 && client->num_segments < client->wanted_segments)
 		ret = add_segment(client);
-	return ret;
+	return ret ? dmcore__error(ret, "no memory for the reserve of a dm-io client") : 0;
 }
 
 static void free_client(struct dmio_client *client)
@@ -134,7 +135,7 @@ int dmio_client_create(struct dmcore_queue *queue, unsigned int pages, struct dm
 
 	client = dmcore__zalloc(queue->core, sizeof(*client));
 	if (!client)
-		return -ENOMEM;
+		return dmcore__error(-ENOMEM, "no memory for a dm-io client");
 	client->queue = queue;
 	init_request(client, &client->sync);
 	set_reserve(client, pages);

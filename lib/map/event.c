@@ -119,12 +119,24 @@ uint32_t dmcore_device_event_nr(const struct dmcore_device *device)
 
 /* ---- waiting ---- */
 
-/* Waits for the next event of any device, or a little. Lock held. */
-static void sleep_for_event(struct dmcore__map *map, uint64_t left_ns)
+/* Waits for the next event of any device, or a little. Lock held. 0, or what the hook returned. */
+static int sleep_for_event(struct dmcore *core, uint64_t left_ns)
 {
-	struct timespec until = dmcore__deadline_in(dmcore__min_u64(left_ns, SLEEP_MAX_NS));
+	const struct dmcore_options *options = &core->options;
+	struct dmcore__map *map = core->map;
+	struct timespec until;
+	int ret;
 
+	if (options->sleep) {
+		pthread_mutex_unlock(&map->events_lock);
+		ret = options->sleep(core, left_ns == UINT64_MAX ? UINT64_MAX :
+				     dmcore__now_ns(core) + left_ns, options->sleep_context);
+		pthread_mutex_lock(&map->events_lock);
+		return ret;
+	}
+	until = dmcore__deadline_in(dmcore__min_u64(left_ns, SLEEP_MAX_NS));
 	pthread_cond_timedwait(&map->event, &map->events_lock, &until);
+	return 0;
 }
 
 static uint64_t time_left(const struct dmcore *core, uint64_t begun_ns, int64_t timeout_ns)
@@ -144,6 +156,7 @@ static int wait_for_event(struct dmcore_device *device, uint32_t *event_nr, int6
 
 	for (;;) {
 		uint64_t left_ns;
+		int ret;
 
 		*event_nr = atomic_load(&device->event_nr);
 		if (*event_nr != seen)
@@ -153,7 +166,9 @@ static int wait_for_event(struct dmcore_device *device, uint32_t *event_nr, int6
 		left_ns = time_left(device->core, begun_ns, timeout_ns);
 		if (left_ns == 0)
 			return dmcore__error(-ETIMEDOUT, "no event in that time");
-		sleep_for_event(device->core->map, left_ns);
+		ret = sleep_for_event(device->core, left_ns);
+		if (ret)
+			return dmcore__error(ret, "nothing will happen to the device");
 	}
 }
 

@@ -90,6 +90,16 @@ void *dmcore_bio_target_data(struct dmcore_bio *bio)
 	return dmcore__frame_data(frame);
 }
 
+void dmcore_bio_forward(struct dmcore_bio *bio)
+{
+	struct dmcore__frame *frame = dmcore__frame_top(bio);
+	struct target_frame *entry = (struct target_frame *)(void *)frame - 1;
+
+	DMCORE__ASSERT(frame->end == target_end);
+	entry->bdev = bio->bdev;
+	dmcore__bio_send(bio);
+}
+
 static DMCORE__NOINLINE enum dmcore__route end_unmapped(struct dmcore_bio *bio,
 							const struct dmcore_target *target,
 							enum dmcore_map_result result)

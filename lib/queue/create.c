@@ -58,6 +58,8 @@ static void free_queue(struct dmcore_queue *queue)
 		munmap(queue->bounce, (size_t)DMCORE_BOUNCE_BUFFERS * DMCORE_BOUNCE_BYTES);
 	if (queue->epoll_fd >= 0)
 		close(queue->epoll_fd);
+	if (queue->timer_fd >= 0)
+		close(queue->timer_fd);
 	if (queue->wake_fd >= 0)
 		close(queue->wake_fd);
 	dmcore__free_aligned(core, queue->split_bios);
@@ -147,6 +149,7 @@ static int make_backend(struct dmcore_queue *queue, const struct dmcore_queue_op
 		.queue = queue,
 		.wake = dmcore__inbox_wake,
 	};
+	int ret;
 
 	queue->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (queue->wake_fd < 0)
@@ -154,8 +157,9 @@ static int make_backend(struct dmcore_queue *queue, const struct dmcore_queue_op
 	config.wake_fd = queue->wake_fd;
 	if (kind == DMCORE_BACKEND_AUTO)
 		kind = queue->core->options.backend;
-	return dmcore__backend_create(kind, &config, queue->reason, sizeof(queue->reason),
-				      &queue->backend);
+	ret = dmcore__backend_create(kind, &config, queue->reason, sizeof(queue->reason),
+				     &queue->backend);
+	return ret == -ENOMEM ? dmcore__error(ret, "no memory for the backend of a queue") : ret;
 }
 
 static unsigned int default_if_0(unsigned int value, unsigned int otherwise)
@@ -240,6 +244,7 @@ static int create_locked(struct dmcore *core, const struct dmcore_queue_options 
 	queue->core = core;
 	queue->hooks = &dmcore__bio_hooks;
 	queue->epoll_fd = -1;
+	queue->timer_fd = -1;
 	queue->wake_fd = -1;
 	queue->internal = internal;
 	/* For the first submission to look for an owner, at no cost to the others. */
@@ -337,6 +342,8 @@ int dmcore_queue_destroy(struct dmcore_queue *queue)
 	if (queue->bios_out > 0)
 		return dmcore__error(-EBUSY, "%u bios of the queue haven't been put back",
 				     queue->bios_out);
+	if (queue->timers)
+		return dmcore__error(-EBUSY, "timers of the queue are running");
 	dmcore__lock(core);
 	dmcore__list_remove(&queue->link);
 	if (core->queues->watch)
@@ -362,7 +369,7 @@ int dmcore_file_attach(struct dmcore *core, int fd, struct dmcore_file **result)
 	file = dmcore__zalloc(core, sizeof(*file));
 	if (!file) {
 		dmcore__unlock(core);
-		return -ENOMEM;
+		return dmcore__error(-ENOMEM, "no memory for a file");
 	}
 	file->core = core;
 	file->fd = fd;

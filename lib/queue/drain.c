@@ -10,15 +10,19 @@
 
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/checked.h"
 #include "base/error.h"
 #include "base/wait.h"
 #include "queue/inbox.h"
 #include "queue/service.h"
+#include "queue/timer.h"
 
 /* Longest sleep: a clock of the application's own, or a manual service, may move meanwhile. */
 #define SLEEP_MAX_NS 20000000
 /* Longest wait for a completion on one queue while others may be told of. */
 #define POLL_MAX_NS 1000000
+/* As a time that is left: a sleep hook isn't told to look again, it knows what happens. */
+#define FOR_EVER_NS ((uint64_t)INT64_MAX)
 
 struct dmcore__drain {
 	pthread_mutex_t lock;
@@ -121,23 +125,33 @@ static uint64_t wakes_now(struct dmcore__drain *drain)
 	return wakes;
 }
 
-static void sleep_until_woken(struct dmcore__drain *drain, uint64_t seen, uint64_t left_ns)
+static int sleep_until_woken(struct dmcore *core, uint64_t seen, uint64_t left_ns)
 {
-	struct timespec until = dmcore__deadline_in(left_ns);
+	struct dmcore__drain *drain = core->queues->drain;
+	const struct dmcore_options *options = &core->options;
+	struct timespec until;
 
+	if (options->sleep)
+		return options->sleep(core, left_ns == FOR_EVER_NS ? UINT64_MAX :
+				      dmcore__now_ns(core) + left_ns, options->sleep_context);
+	until = dmcore__deadline_in(left_ns);
 	pthread_mutex_lock(&drain->lock);
 	while (drain->wakes == seen) {
 		if (pthread_cond_timedwait(&drain->woken, &drain->lock, &until))
 			break;
 	}
 	pthread_mutex_unlock(&drain->lock);
+	return 0;
 }
 
-/* Nanoseconds to sleep before one looks again; 0 at the deadline. */
-static uint64_t time_left(const struct dmcore *core, uint64_t deadline_ns, uint64_t most_ns)
+/* Nanoseconds to sleep before one looks again, for a completion or a wake-up; 0 at the deadline. */
+static uint64_t time_left(const struct dmcore *core, uint64_t deadline_ns, bool polls)
 {
 	uint64_t now = deadline_ns == DMCORE__NO_DEADLINE ? 0 : dmcore__now_ns(core);
+	uint64_t most_ns = polls ? POLL_MAX_NS : SLEEP_MAX_NS;
 
+	if (core->options.sleep)
+		most_ns = FOR_EVER_NS;
 	if (now >= deadline_ns)
 		return 0;
 	return deadline_ns - now < most_ns ? deadline_ns - now : most_ns;
@@ -210,20 +224,52 @@ static bool poll_round(struct dmcore *core, uint32_t slot, struct dmcore_queue *
 	return ran;
 }
 
+/* Nanoseconds until a timer of these queues is due; FOR_EVER_NS: none is running. */
+static uint64_t time_to_timers(struct dmcore *core)
+{
+	struct dmcore_queue *queue = NULL;
+	uint64_t next_ns = UINT64_MAX;
+	uint64_t now_ns;
+
+	while ((queue = next_queue(core, queue))) {
+		if (may_poll(queue))
+			next_ns = dmcore__min_u64(next_ns, dmcore__timer_next_ns(queue));
+	}
+	if (next_ns == UINT64_MAX)
+		return FOR_EVER_NS;
+	now_ns = dmcore__now_ns(core);
+	return next_ns > now_ns ? next_ns - now_ns : 0;
+}
+
 /* ---- waiting ---- */
 
-/* Waits for a completion on `waited`, or else for a wake-up behind `seen`. */
-static void pass_time(struct dmcore *core, struct dmcore_queue *waited, uint64_t seen,
+/*
+ * Waits for a completion on `waited`, or else for a wake-up behind `seen`. 0, or what the sleep
+ * hook returned.
+ */
+static int pass_time(struct dmcore *core, struct dmcore_queue *waited, uint64_t seen,
 		      uint64_t left_ns)
 {
-	int ret = waited ? poll_own(core, waited, 1, (int64_t)left_ns) : -ENOENT;
+	int64_t timeout_ns;
+	int ret = -ENOENT;
 
+	/* A sleep hook knows of no timers. */
+	if (core->options.sleep)
+		left_ns = dmcore__min_u64(left_ns, time_to_timers(core));
+	timeout_ns = left_ns == FOR_EVER_NS ? -1 : (int64_t)left_ns;
+	/* A poll would wait for a completion. What has left the device without one, such as a write
+	 * whose flush alone has ended, must be seen before the sleep hook is asked once more. */
+	if (waited && (!core->options.sleep || waited->backend->inflight))
+		ret = poll_own(core, waited, 1, timeout_ns);
+	else if (waited && (waited->ready.head || dmcore__inbox_full(waited)))
+		return 0;
 	/* A queue that is broken must not have the thread spin. */
 	if (ret >= 0 || ret == -EINTR)
-		return;
+		return 0;
 	dmcore__unlock(core);
-	sleep_until_woken(core->queues->drain, seen, left_ns);
+	ret = sleep_until_woken(core, seen, left_ns);
 	dmcore__lock(core);
+	return ret;
 }
 
 int dmcore__drain_sleep(struct dmcore *core, uint32_t slot, uint64_t deadline_ns)
@@ -236,12 +282,10 @@ int dmcore__drain_sleep(struct dmcore *core, uint32_t slot, uint64_t deadline_ns
 
 	DMCORE__ASSERT(core->control_depth == 1);
 	ran = poll_round(core, slot, &waited);
-	left_ns = time_left(core, deadline_ns, waited ? POLL_MAX_NS : SLEEP_MAX_NS);
+	left_ns = time_left(core, deadline_ns, waited != NULL);
 	if (left_ns == 0)
 		return -ETIMEDOUT;
-	if (!ran)
-		pass_time(core, waited, seen, left_ns);
-	return 0;
+	return ran ? 0 : pass_time(core, waited, seen, left_ns);
 }
 
 static void flag_queues(struct dmcore *core, bool draining)
@@ -275,6 +319,7 @@ static int wait_for_slot(struct dmcore *core, uint32_t slot, uint64_t deadline_n
 		struct dmcore_queue *waited;
 		uint64_t seen = wakes_now(drain);
 		uint64_t left_ns;
+		int ret = 0;
 		bool ran;
 
 		if (dmcore__slot_inflight(core, slot) == 0)
@@ -282,11 +327,13 @@ static int wait_for_slot(struct dmcore *core, uint32_t slot, uint64_t deadline_n
 		ran = poll_round(core, slot, &waited);
 		if (dmcore__slot_inflight(core, slot) == 0)
 			return 0;
-		left_ns = time_left(core, deadline_ns, waited ? POLL_MAX_NS : SLEEP_MAX_NS);
+		left_ns = time_left(core, deadline_ns, waited != NULL);
 		if (left_ns == 0)
 			return -ETIMEDOUT;
 		if (!ran)
-			pass_time(core, waited, seen, left_ns);
+			ret = pass_time(core, waited, seen, left_ns);
+		if (ret && dmcore__slot_inflight(core, slot) > 0)
+			return dmcore__error(ret, "nothing will end the requests in flight");
 	}
 }
 

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "queue/drain.h"
 #include "queue/inbox.h"
+#include "queue/timer.h"
 
 static inline bool wants_signal(struct dmcore_queue *queue)
 {
@@ -47,8 +48,21 @@ static int64_t time_left_ns(const struct dmcore_queue *queue, uint64_t deadline_
 	return now >= deadline_ns ? 0 : (int64_t)(deadline_ns - now);
 }
 
+/* Lets time pass, by the core's hook if there is one and nothing that only the kernel tells of. */
+static int pass_time(struct dmcore_queue *queue, uint64_t until_ns)
+{
+	const struct dmcore_options *options = &queue->core->options;
+	struct dmcore__backend *backend = queue->backend;
+
+	if (dmcore__unlikely(options->sleep != NULL) && !backend->inflight)
+		return options->sleep(queue->core, until_ns, options->sleep_context);
+	if (until_ns == UINT64_MAX)
+		return backend->ops->wait(backend, -1);
+	return backend->ops->wait(backend, time_left_ns(queue, until_ns));
+}
+
 /* Sleeps until something may be there to run; 0, -EINTR, -ETIME, or what the backend says. */
-static int wait_for_more(struct dmcore_queue *queue, int64_t timeout_ns)
+static int wait_for_more(struct dmcore_queue *queue, uint64_t until_ns)
 {
 	struct dmcore__backend *backend = queue->backend;
 	int ret = 0;
@@ -57,7 +71,7 @@ static int wait_for_more(struct dmcore_queue *queue, int64_t timeout_ns)
 	/* Whoever posts after this store wakes us; whoever did before is seen by the check. */
 	atomic_store(&queue->sleeping, true);
 	if (!dmcore__inbox_full(queue))
-		ret = backend->ops->wait(backend, timeout_ns);
+		ret = pass_time(queue, until_ns);
 	if (!wants_signal(queue))
 		atomic_store_explicit(&queue->sleeping, false, memory_order_relaxed);
 	/* What has woken us may be the wake-up itself, which has to be taken away. */
@@ -80,6 +94,14 @@ static unsigned int run_work_and_bios(struct dmcore_queue *queue, unsigned int m
 	return ended + dmcore__inbox_run(queue, max - ended);
 }
 
+/* The timers first: they are few, and what they do is late already. */
+static unsigned int run_with_timers(struct dmcore_queue *queue, unsigned int max)
+{
+	unsigned int ended = dmcore__timers_run(queue, max);
+
+	return ended + run_work_and_bios(queue, max - ended);
+}
+
 /* One round: hand over, collect, run. Returns how many completions ran. */
 static unsigned int run_round(struct dmcore_queue *queue, unsigned int max)
 {
@@ -90,6 +112,8 @@ static unsigned int run_round(struct dmcore_queue *queue, unsigned int max)
 		backend->ops->kick(backend);
 		backend->ops->reap(backend);
 	}
+	if (dmcore__unlikely(queue->timers != NULL))
+		return run_with_timers(queue, max);
 	if (dmcore__unlikely(dmcore__inbox_full(queue)))
 		return run_work_and_bios(queue, max);
 	return queue->ready.head ? queue->hooks->run_ready(queue, max) : 0;
@@ -100,24 +124,39 @@ static bool idle(struct dmcore_queue *queue)
 	return !queue->ready.head && !dmcore__inbox_full(queue);
 }
 
+/* Waits once. 0, or why the poll ends: -ETIME when its time is over. */
+static int wait_in_poll(struct dmcore_queue *queue, uint64_t deadline_ns)
+{
+	uint64_t timer_ns = dmcore__timer_next_ns(queue);
+	uint64_t now_ns;
+	int ret;
+
+	if (deadline_ns == UINT64_MAX && timer_ns == UINT64_MAX)
+		return wait_for_more(queue, UINT64_MAX);
+	now_ns = dmcore__now_ns(queue->core);
+	if (now_ns >= deadline_ns)
+		return -ETIME;
+	if (now_ns >= timer_ns)
+		return 0;
+	ret = wait_for_more(queue, timer_ns < deadline_ns ? timer_ns : deadline_ns);
+	if (ret != -ETIME || timer_ns >= deadline_ns)
+		return ret;
+	/* A clock of the application's own may stand still: this time has passed for real. */
+	return dmcore__now_ns(queue->core) < timer_ns && queue->core->own_clock ? -ETIME : 0;
+}
+
 static int poll_loop(struct dmcore_queue *queue, unsigned int min, unsigned int max,
 		     int64_t timeout_ns)
 {
 	unsigned int ended = run_round(queue, max);
-	uint64_t deadline_ns = 0;
+	uint64_t deadline_ns = UINT64_MAX;
 
 	if (ended < min && timeout_ns > 0)
 		deadline_ns = dmcore__now_ns(queue->core) + (uint64_t)timeout_ns;
-	while (ended < min) {
+	while (ended < min && timeout_ns) {
 		if (idle(queue)) {
-			int64_t left_ns = timeout_ns > 0 ? time_left_ns(queue, deadline_ns)
-							 : timeout_ns;
-			int ret;
+			int ret = wait_in_poll(queue, deadline_ns);
 
-			if (left_ns == 0)
-				break;
-			ret = wait_for_more(queue, left_ns);
-			/* The clock may be a simulated one: this time has passed for real. */
 			if (ret == -ETIME)
 				break;
 			if (ret) {
@@ -154,6 +193,8 @@ int dmcore_queue_poll(struct dmcore_queue *queue, unsigned int min, unsigned int
 		dmcore__wake_fd_drain(queue->wake_fd);
 	}
 	ret = poll_loop(queue, min, max, timeout_ns);
+	if (dmcore__unlikely(wants_signal(queue)))
+		dmcore__timer_fd_set(queue);
 	queue->polling = false;
 	return ret;
 }
@@ -169,8 +210,11 @@ int dmcore_queue_kick(struct dmcore_queue *queue)
 		return ret;
 	if (queue->backend->inflight)
 		queue->backend->ops->kick(queue->backend);
-	if (wants_signal(queue) && !idle(queue))
-		dmcore__inbox_signal(queue);
+	if (wants_signal(queue)) {
+		dmcore__timer_fd_set(queue);
+		if (!idle(queue))
+			dmcore__inbox_signal(queue);
+	}
 	return 0;
 }
 
@@ -179,6 +223,13 @@ static int add_to_epoll(int epoll_fd, int fd)
 	struct epoll_event event = { .events = EPOLLIN };
 
 	return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+static int add_timers(struct dmcore_queue *queue, int epoll_fd)
+{
+	int ret = queue->timer_fd < 0 ? dmcore__timer_fd_open(queue) : 0;
+
+	return ret ? ret : add_to_epoll(epoll_fd, queue->timer_fd);
 }
 
 int dmcore_queue_fd(struct dmcore_queue *queue)
@@ -202,11 +253,14 @@ int dmcore_queue_fd(struct dmcore_queue *queue)
 		ret = add_to_epoll(epoll_fd, queue->wake_fd);
 	if (ret == 0 && backend_fd >= 0)
 		ret = add_to_epoll(epoll_fd, backend_fd);
+	if (ret == 0)
+		ret = add_timers(queue, epoll_fd);
 	if (ret) {
 		close(epoll_fd);
 		return ret;
 	}
 	queue->epoll_fd = epoll_fd;
+	dmcore__timer_fd_set(queue);
 	atomic_store(&queue->wants_signal, true);
 	/* From now on the owner counts as asleep between polls. */
 	atomic_store(&queue->sleeping, true);
@@ -275,6 +329,11 @@ int dmcore_queue_info(struct dmcore_queue *queue, struct dmcore_queue_info *info
 struct dmcore *dmcore_queue_core(struct dmcore_queue *queue)
 {
 	return queue->core;
+}
+
+unsigned int dmcore_queue_index(const struct dmcore_queue *queue)
+{
+	return queue->index;
 }
 
 int dmcore_fileio_start(struct dmcore_queue *queue, struct dmcore_fileio *io)

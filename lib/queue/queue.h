@@ -62,7 +62,7 @@ struct dmcore__queue_watch {
 };
 
 /* Indices of queues: for all of the users', and those of the core's own. */
-#define DMCORE__QUEUE_INDICES (DMCORE_QUEUES_MAX + 128u)
+#define DMCORE__QUEUE_INDICES ((uint32_t)DMCORE_QUEUE_INDICES_MAX)
 
 struct dmcore__drain;
 
@@ -74,6 +74,7 @@ struct dmcore_queue {
 	struct dmcore__bio_chain pending; /* submitted from within a submission */
 	struct dmcore_bio *free_splits;
 	struct dmcore_bio *free_bios;
+	struct dmcore_timer *timers;      /* the next one, on top of a heap: timer.h */
 	uint64_t rounds;                  /* in which completions were dealt with */
 	uint32_t inflight;                /* submitted by users, not yet ended */
 	uint32_t index;                   /* no other queue of the core has it */
@@ -100,7 +101,11 @@ struct dmcore_queue {
 	/* Cold. */
 	struct dmcore_work *work_head     /* taken from the inbox, not yet run */
 		__attribute__((aligned(64)));
+	uint64_t timer_order;             /* of the timer that was started last */
+	uint64_t timers_ns;               /* time at which they were run last */
 	int epoll_fd; /* dmcore_queue_fd(); -1 until asked for */
+	int timer_fd; /* beside it: readable when a timer is due */
+	bool timer_armed;
 	bool internal;                    /* the core's own */
 	_Atomic pthread_t owner;          /* valid once `owned` */
 	_Atomic uint32_t num_deferred;    /* length of `deferred`; written by the owner */

@@ -286,12 +286,12 @@ static void striped_io_hints(struct dmcore_target *target, struct dmcore_limits 
 {
 	const struct striped *striped = target->private_data;
 	uint64_t chunk_bytes = dmcore__sectors_to_bytes(striped->chunk.value);
-	uint64_t width_bytes;
+	/* There are no more stripes than words in a line. */
+	uint64_t width_bytes = chunk_bytes * striped->stripes.value;
 
 	limits->chunk_sectors = striped->chunk.value;
 	/* A hint that has no room is none. */
-	if (dmcore__mul_overflows(chunk_bytes, striped->stripes.value, &width_bytes) ||
-	    width_bytes > UINT32_MAX)
+	if (width_bytes > UINT32_MAX)
 		return;
 	limits->io_min_bytes = (uint32_t)chunk_bytes;
 	limits->io_opt_bytes = (uint32_t)width_bytes;

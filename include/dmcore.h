@@ -17,6 +17,7 @@
 #include <dmcore/event.h>
 #include <dmcore/limits.h>
 #include <dmcore/queue.h>
+#include <dmcore/sim.h>
 #include <dmcore/stats.h>
 #include <dmcore/table.h>
 #include <dmcore/target.h>

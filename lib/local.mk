@@ -19,6 +19,7 @@ dmcoreinclude_HEADERS = \
 	include/dmcore/event.h \
 	include/dmcore/limits.h \
 	include/dmcore/queue.h \
+	include/dmcore/sim.h \
 	include/dmcore/stats.h \
 	include/dmcore/table.h \
 	include/dmcore/target.h
@@ -115,6 +116,15 @@ map_sources = \
 	lib/map/suspend.c \
 	lib/map/table.c
 
+sim_sources = \
+	lib/sim/cache.c \
+	lib/sim/disk.c \
+	lib/sim/rules.c \
+	lib/sim/shrink.c \
+	lib/sim/sim.h \
+	lib/sim/states.c \
+	lib/sim/world.c
+
 # ---- libdmcore_core: every object, with nothing hidden from the unit tests ----------------------
 
 noinst_LTLIBRARIES = lib/libdmcore_core.la
@@ -131,7 +141,8 @@ lib_libdmcore_core_la_SOURCES = \
 	$(drivers_sources) \
 	$(dmio_sources) \
 	$(map_sources) \
-	$(targets_sources)
+	$(targets_sources) \
+	$(sim_sources)
 
 # The lists of targets and drivers are the registries: one line per file directly in the folder.
 # Files in a folder of their own, lib/targets/NAME/, help lib/targets/NAME.c and register nothing.

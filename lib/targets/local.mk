@@ -6,6 +6,11 @@ targets_sources = \
 	lib/targets/dust/badblocks.c \
 	lib/targets/dust/badblocks.h \
 	lib/targets/error.c \
+	lib/targets/flakey.c \
+	lib/targets/flakey/corrupt.c \
+	lib/targets/flakey/corrupt.h \
+	lib/targets/flakey/features.c \
+	lib/targets/flakey/features.h \
 	lib/targets/linear.c \
 	lib/targets/striped.c \
 	lib/targets/switch.c \

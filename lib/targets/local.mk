@@ -2,6 +2,9 @@
 # The list of targets. A file here is compiled and registered; that is all it takes.
 
 targets_sources = \
+	lib/targets/delay.c \
+	lib/targets/delay/lanes.c \
+	lib/targets/delay/lanes.h \
 	lib/targets/dust.c \
 	lib/targets/dust/badblocks.c \
 	lib/targets/dust/badblocks.h \

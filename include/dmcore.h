@@ -16,6 +16,7 @@
 #include <dmcore/error.h>
 #include <dmcore/event.h>
 #include <dmcore/limits.h>
+#include <dmcore/logwrites.h>
 #include <dmcore/queue.h>
 #include <dmcore/sim.h>
 #include <dmcore/stats.h>

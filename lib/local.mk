@@ -18,6 +18,7 @@ dmcoreinclude_HEADERS = \
 	include/dmcore/error.h \
 	include/dmcore/event.h \
 	include/dmcore/limits.h \
+	include/dmcore/logwrites.h \
 	include/dmcore/queue.h \
 	include/dmcore/sim.h \
 	include/dmcore/stats.h \

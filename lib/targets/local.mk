@@ -15,6 +15,13 @@ targets_sources = \
 	lib/targets/flakey/features.c \
 	lib/targets/flakey/features.h \
 	lib/targets/linear.c \
+	lib/targets/log_writes.c \
+	lib/targets/log_writes/lists.c \
+	lib/targets/log_writes/memory.c \
+	lib/targets/log_writes/run.c \
+	lib/targets/log_writes/stack.h \
+	lib/targets/log_writes/wlog.h \
+	lib/targets/log_writes/write.c \
 	lib/targets/striped.c \
 	lib/targets/switch.c \
 	lib/targets/unstriped.c \

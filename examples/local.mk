@@ -23,6 +23,8 @@ examples_dmcat_dmcat_SOURCES = \
 	examples/dmcat/options.h \
 	examples/dmcat/progress.c \
 	examples/dmcat/progress.h \
+	examples/dmcat/replay.c \
+	examples/dmcat/replay.h \
 	examples/dmcat/report.c \
 	examples/dmcat/report.h \
 	examples/dmcat/script.c \
@@ -54,6 +56,7 @@ example_programs = \
 	examples/hello-linear \
 	examples/live-migrate \
 	examples/poll-loop \
+	examples/test-your-own-storage \
 	examples/threads
 noinst_PROGRAMS += $(example_programs)
 examples_custom_driver_LDADD = lib/libdmcore.la
@@ -61,6 +64,7 @@ examples_epoll_loop_LDADD = lib/libdmcore.la
 examples_hello_linear_LDADD = lib/libdmcore.la
 examples_live_migrate_LDADD = lib/libdmcore.la -lpthread
 examples_poll_loop_LDADD = lib/libdmcore.la
+examples_test_your_own_storage_LDADD = lib/libdmcore.la
 examples_threads_LDADD = lib/libdmcore.la -lpthread
 
 # Built outside the tree, against what is installed.

@@ -8,6 +8,7 @@
 
 #include "devices.h"
 #include "io.h"
+#include "replay.h"
 #include "script.h"
 #include "show.h"
 #include "words.h"
@@ -136,6 +137,13 @@ static enum exit_status run_run(struct session *session, char **args, unsigned i
 	return script_run(session, args[0]);
 }
 
+static enum exit_status run_replay(struct session *session, char **args, unsigned int num_args)
+{
+	if (num_args == 1)
+		return replay_list(session, args[0]);
+	return replay_log(session, args[0], args[1]);
+}
+
 static const struct command commands[] = {
 	{ "read", 0, 2, true, run_read },
 	{ "write", 0, 1, true, run_write },
@@ -144,6 +152,7 @@ static const struct command commands[] = {
 	{ "info", 0, 0, false, run_info },
 	{ "targets", 0, 0, false, run_targets },
 	{ "run", 1, 1, true, run_run },
+	{ "replay", 1, 2, false, run_replay },
 };
 
 static const struct command *find(const char *name)
@@ -179,6 +188,9 @@ enum exit_status commands_check(struct session *session)
 	if (options->watch_ns && !command->does_io)
 		return report_error(report, EXIT_BAD_USAGE, EINVAL,
 				    "--watch is for read, write and run");
+	if (options->replay.given && command->run != run_replay)
+		return report_error(report, EXIT_BAD_USAGE, EINVAL, "--%s is for replay",
+				    options->replay.given);
 	report->command = NULL;
 	return EXIT_DONE;
 }

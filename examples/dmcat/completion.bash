@@ -44,7 +44,7 @@ _dmcat_command() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		word=${COMP_WORDS[i]}
 		case $word in
-		-d | -t | -c | -b | --dev | --workers)
+		-d | -t | -c | -b | --dev | --workers | --start-* | --limit | --end-mark)
 			((i++))
 			# readline splits NAME=TABLE into three words.
 			[[ ${COMP_WORDS[i + 1]-} != '=' ]] || ((i += 2))
@@ -80,21 +80,25 @@ _dmcat() {
 		_dmcat_table
 		return
 		;;
-	-c | --workers)
+	-c | --workers | --start-entry | --start-mark | --limit | --end-mark)
 		return
 		;;
 	esac
 	if [[ $current == -* ]]; then
 		_dmcat_offer '-d -t -c --dev -b --workers -r --direct --json --watch -q -k
+			--start-entry --start-mark --limit --end-mark --next-flush --next-fua
 			-h --help -V --version'
 		return
 	fi
 	case $(_dmcat_command) in
 	'')
-		_dmcat_offer 'read write status table info targets run'
+		_dmcat_offer 'read write status table info targets run replay'
 		;;
 	run)
 		_dmcat_files
+		;;
+	replay)
+		_dmcat_devices
 		;;
 	esac
 }

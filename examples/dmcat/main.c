@@ -11,6 +11,7 @@
  *	script.c    reads a script; verbs.c, live.c and tasks.c carry its lines out
  *	io.c        ranges of a device to and from files
  *	show.c      what status, table and targets print; info.c: what info prints
+ *	replay.c    logs of log-writes: listed and replayed
  *	watch.c     what --watch prints
  *	progress.c, report.c, json.c, files.c, words.c: the rest
  */

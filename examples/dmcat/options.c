@@ -10,7 +10,20 @@
 
 #include "words.h"
 
-enum { OPTION_DEV = 256, OPTION_WORKERS, OPTION_DIRECT, OPTION_JSON, OPTION_WATCH };
+enum {
+	OPTION_DEV = 256,
+	OPTION_WORKERS,
+	OPTION_DIRECT,
+	OPTION_JSON,
+	OPTION_WATCH,
+	/* Of replay alone. */
+	OPTION_START_ENTRY,
+	OPTION_START_MARK,
+	OPTION_LIMIT,
+	OPTION_END_MARK,
+	OPTION_NEXT_FLUSH,
+	OPTION_NEXT_FUA,
+};
 
 static const struct option long_options[] = {
 	{ "dev", required_argument, NULL, OPTION_DEV },
@@ -18,6 +31,12 @@ static const struct option long_options[] = {
 	{ "direct", no_argument, NULL, OPTION_DIRECT },
 	{ "json", no_argument, NULL, OPTION_JSON },
 	{ "watch", optional_argument, NULL, OPTION_WATCH },
+	{ "start-entry", required_argument, NULL, OPTION_START_ENTRY },
+	{ "start-mark", required_argument, NULL, OPTION_START_MARK },
+	{ "limit", required_argument, NULL, OPTION_LIMIT },
+	{ "end-mark", required_argument, NULL, OPTION_END_MARK },
+	{ "next-flush", no_argument, NULL, OPTION_NEXT_FLUSH },
+	{ "next-fua", no_argument, NULL, OPTION_NEXT_FUA },
 	{ "help", no_argument, NULL, 'h' },
 	{ "version", no_argument, NULL, 'V' },
 	{ NULL, 0, NULL, 0 },
@@ -38,7 +57,7 @@ static const char help[] =
 	"      --workers N    threads of the pread backend, 0 to 64\n"
 	"  -r                 open everything read-only\n"
 	"      --direct       past the page cache\n"
-	"      --json         status, table, info and targets as JSON\n"
+	"      --json         status, table, info, targets and replay as JSON\n"
 	"      --watch[=SECONDS]\n"
 	"                     what mapped devices do during read, write and run: a line an\n"
 	"                     interval (1 second) on standard error\n"
@@ -52,6 +71,11 @@ static const char help[] =
 	"  write [SECTOR]          from standard input, then flush\n"
 	"  status | table | info   of the device\n"
 	"  targets                 the target types and their versions\n"
+	"  replay LOG [DEV]        a log of log-writes: list it, or carry it out on a device\n"
+	"      --start-entry N     from this entry on, counted from 0\n"
+	"      --start-mark TEXT   from behind this mark on\n"
+	"      --limit N           so many entries at the most\n"
+	"      --end-mark TEXT     up to this mark; --next-flush, --next-fua: up to the next one\n"
 	"  run FILE|-              a script, a command a line:\n"
 	"    create|load NAME, table lines, end   or   create|load NAME TABLE\n"
 	"    suspend NAME [--noflush] [--timeout SECONDS]     resume NAME     clear NAME\n"
@@ -125,6 +149,48 @@ static enum exit_status set_watch(struct options *options, struct report *report
 	return EXIT_DONE;
 }
 
+static enum exit_status set_number(struct report *report, const char *option, const char *word,
+				   uint64_t *value)
+{
+	int ret = words_number(word, value);
+
+	if (ret)
+		return report_error(report, EXIT_BAD_USAGE, ret, "%s %s: not a number", option,
+				    word);
+	return EXIT_DONE;
+}
+
+/* The options of replay. */
+static enum exit_status set_replay_option(struct replay_options *replay, struct report *report,
+					  int option)
+{
+	for (const struct option *entry = long_options; entry->name; entry++) {
+		if (entry->val == option)
+			replay->given = entry->name;
+	}
+	switch (option) {
+	case OPTION_START_ENTRY:
+		return set_number(report, "--start-entry", optarg, &replay->start_entry);
+	case OPTION_START_MARK:
+		replay->start_mark = optarg;
+		return EXIT_DONE;
+	case OPTION_LIMIT:
+		replay->has_limit = true;
+		return set_number(report, "--limit", optarg, &replay->limit);
+	case OPTION_END_MARK:
+		replay->end_mark = optarg;
+		return EXIT_DONE;
+	case OPTION_NEXT_FLUSH:
+		replay->next_flush = true;
+		return EXIT_DONE;
+	case OPTION_NEXT_FUA:
+		replay->next_fua = true;
+		return EXIT_DONE;
+	default:
+		return EXIT_BAD_USAGE;
+	}
+}
+
 static enum exit_status set_option(struct options *options, struct report *report, int option)
 {
 	switch (option) {
@@ -168,7 +234,7 @@ static enum exit_status set_option(struct options *options, struct report *repor
 		options->version = true;
 		return EXIT_DONE;
 	default:
-		return EXIT_BAD_USAGE;
+		return set_replay_option(&options->replay, report, option);
 	}
 }
 

@@ -15,6 +15,18 @@ struct definition {
 	const char *text; /* the option's argument */
 };
 
+/* Which entries of a log replay takes. */
+struct replay_options {
+	uint64_t start_entry;
+	uint64_t limit;
+	const char *start_mark; /* or NULL */
+	const char *end_mark;   /* or NULL */
+	bool has_limit;
+	bool next_flush;
+	bool next_fua;
+	const char *given;      /* one of the options above, or NULL */
+};
+
 struct options {
 	struct definition *definitions;
 	unsigned int num_definitions;
@@ -22,6 +34,7 @@ struct options {
 	enum dmcore_backend backend;
 	unsigned int workers;
 	int64_t watch_ns;     /* --watch; 0: without */
+	struct replay_options replay;
 	bool read_only;
 	bool direct;
 	bool json;

@@ -12,8 +12,10 @@ EXTRA_DIST += \
 	docs/errors.md \
 	docs/live-changes.md \
 	docs/mainpage.md \
+	docs/simulation.md \
 	docs/statistics.md \
 	docs/targets \
+	docs/testing.md \
 	docs/threads.md
 
 dist_man_MANS = \

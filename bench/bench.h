@@ -85,6 +85,7 @@ extern const struct bench_case bench_case_threads;
 extern const struct bench_case bench_case_table;
 extern const struct bench_case bench_case_swap;
 extern const struct bench_case bench_case_file;
+extern const struct bench_case bench_case_sim;
 
 /* ---- harness.c ---- */
 

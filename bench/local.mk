@@ -17,6 +17,7 @@ bench_dmcore_bench_SOURCES = \
 	bench/report.c \
 	bench/rig.c \
 	bench/rig.h \
+	bench/sim.c \
 	bench/straw.c \
 	bench/straw.h \
 	bench/striped.c \

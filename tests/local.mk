@@ -3,21 +3,38 @@
 # unit_tests. It links the whole library, internal symbols included, and tests/support/.
 
 unit_tests = \
+	tests/crash/test_promises \
+	tests/crash/test_stacks \
 	tests/fault/test_alloc \
+	tests/fault/test_constructor_memory \
+	tests/fault/test_descriptors \
 	tests/fault/test_map_memory \
 	tests/fault/test_reload_memory \
+	tests/fault/test_target_files \
+	tests/fault/test_target_io \
+	tests/fault/test_target_memory \
 	tests/golden/test_images \
+	tests/golden/test_log_writes \
 	tests/golden/test_tables \
+	tests/prop/test_backends \
+	tests/prop/test_extremes \
+	tests/prop/test_flakey \
 	tests/prop/test_linear_striped \
 	tests/prop/test_lookup \
+	tests/prop/test_sim_states \
 	tests/prop/test_swaps \
+	tests/sim/test_reserve \
+	tests/sim/test_seeds \
+	tests/unit/base/test_alloc \
 	tests/unit/base/test_args \
 	tests/unit/base/test_text \
 	tests/unit/bdev/test_bio \
+	tests/unit/bdev/test_driver \
 	tests/unit/bdev/test_fan \
 	tests/unit/bdev/test_file \
 	tests/unit/bdev/test_file_block \
 	tests/unit/bdev/test_file_faults \
+	tests/unit/bdev/test_file_kernel \
 	tests/unit/bdev/test_file_openings \
 	tests/unit/bdev/test_file_syncs \
 	tests/unit/bdev/test_huge \
@@ -37,13 +54,16 @@ unit_tests = \
 	tests/unit/map/test_device_io \
 	tests/unit/map/test_events \
 	tests/unit/map/test_features \
+	tests/unit/map/test_fenced \
 	tests/unit/map/test_flush \
+	tests/unit/map/test_forward \
 	tests/unit/map/test_hooks \
 	tests/unit/map/test_limits \
 	tests/unit/map/test_manage \
 	tests/unit/map/test_message \
 	tests/unit/map/test_parse \
 	tests/unit/map/test_registry \
+	tests/unit/map/test_stack \
 	tests/unit/map/test_stats \
 	tests/unit/map/test_stats_life \
 	tests/unit/map/test_stats_memory \
@@ -55,30 +75,53 @@ unit_tests = \
 	tests/unit/map/test_suspend_races \
 	tests/unit/map/test_suspend_wait \
 	tests/unit/map/test_table \
+	tests/unit/map/test_types \
 	tests/unit/queue/test_create \
 	tests/unit/queue/test_drain \
 	tests/unit/queue/test_fd \
 	tests/unit/queue/test_inbox \
+	tests/unit/queue/test_kernel \
 	tests/unit/queue/test_owner \
 	tests/unit/queue/test_queue \
 	tests/unit/queue/test_service \
 	tests/unit/queue/test_signals \
+	tests/unit/queue/test_timers \
 	tests/unit/queue/test_turns \
+	tests/unit/sim/test_refusals \
+	tests/unit/sim/test_rules \
+	tests/unit/sim/test_states \
+	tests/unit/sim/test_suspend \
+	tests/unit/sim/test_world \
+	tests/unit/targets/test_delay \
+	tests/unit/targets/test_delay_lanes \
+	tests/unit/targets/test_delay_threads \
 	tests/unit/targets/test_dust \
 	tests/unit/targets/test_dust_list \
 	tests/unit/targets/test_error \
+	tests/unit/targets/test_flakey \
+	tests/unit/targets/test_flakey_corrupt \
 	tests/unit/targets/test_linear \
+	tests/unit/targets/test_log_writes \
+	tests/unit/targets/test_log_writes_memory \
+	tests/unit/targets/test_log_writes_random \
 	tests/unit/targets/test_striped \
 	tests/unit/targets/test_switch \
 	tests/unit/targets/test_unstriped \
 	tests/unit/targets/test_zero \
 	tests/unit/test_context \
-	tests/unit/test_data_path
+	tests/unit/test_data_path \
+	tests/unit/test_fork \
+	tests/unit/test_refusals
+
+if HAVE_LIBURING
+unit_tests += tests/unit/backend/test_io_uring
+endif
 
 # What several programs share.
 support_sources = \
 	tests/support/actor.c \
 	tests/support/actor.h \
+	tests/support/child.h \
 	tests/support/dmio_world.c \
 	tests/support/dmio_world.h \
 	tests/support/fault_driver.c \
@@ -87,14 +130,34 @@ support_sources = \
 	tests/support/fixture.h \
 	tests/support/heap.c \
 	tests/support/heap.h \
+	tests/support/logread.c \
+	tests/support/logread.h \
+	tests/support/hurry.c \
+	tests/support/hurry.h \
 	tests/support/model.c \
 	tests/support/model.h \
+	tests/support/nth.c \
+	tests/support/nth.h \
 	tests/support/rig.c \
 	tests/support/rig.h \
 	tests/support/rng.c \
 	tests/support/rng.h \
+	tests/support/samples.c \
+	tests/support/samples.h \
 	tests/support/scratch.c \
 	tests/support/scratch.h \
+	tests/support/simchoice.h \
+	tests/support/simmodel.c \
+	tests/support/simmodel.h \
+	tests/support/simprogram.c \
+	tests/support/simprogram.h \
+	tests/support/simprogram_control.c \
+	tests/support/simprogram_inner.h \
+	tests/support/simprogram_io.c \
+	tests/support/simtable.c \
+	tests/support/simtable.h \
+	tests/support/simworld.c \
+	tests/support/simworld.h \
 	tests/support/stage.c \
 	tests/support/stage.h \
 	tests/support/stamp.c \
@@ -104,7 +167,9 @@ support_sources = \
 	tests/support/trace.c \
 	tests/support/trace.h \
 	tests/support/trial.c \
-	tests/support/trial.h
+	tests/support/trial.h \
+	tests/support/workload.c \
+	tests/support/workload.h
 
 # Run once, as they are: exit status 0 passes, 77 skips, anything else fails.
 api_checks = \
@@ -113,7 +178,8 @@ api_checks = \
 	tests/api/symbols \
 	tests/api/globals \
 	tests/api/headers \
-	tests/api/docs
+	tests/api/docs \
+	tests/api/faults
 
 # The same, for dmcat and the other examples.
 example_checks = \
@@ -122,6 +188,7 @@ example_checks = \
 	tests/dmcat/json.sh \
 	tests/dmcat/live.sh \
 	tests/dmcat/manual.sh \
+	tests/dmcat/replay.sh \
 	tests/dmcat/script.sh \
 	tests/dmcat/tables.sh \
 	tests/dmcat/usage.sh \
@@ -139,6 +206,7 @@ EXTRA_DIST += $(api_checks) $(example_checks) $(installed_checks) \
 	tests/api/hello.cc \
 	tests/dmcat/lib.sh \
 	tests/golden/images.tar.gz \
+	tests/golden/log-writes.tar.gz \
 	tests/golden/pack-images \
 	tests/golden/tables.txt \
 	tests/run-suite \
@@ -167,6 +235,21 @@ endif
 endif
 EXTRA_DIST += tests/support/plain_runner.c
 
+# Calls of the library that a program has pass through functions of its own, __wrap_NAME().
+wrap_flag = -Wl,--wrap=
+tests_unit_bdev_test_file_kernel_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), \
+	open stat fstat fstatfs statx mmap lseek read access ioctl)
+tests_unit_map_test_fenced_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), syscall)
+tests_unit_sim_test_refusals_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), mmap munmap)
+tests_unit_queue_test_kernel_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), \
+	pthread_create eventfd epoll_create1 epoll_ctl timerfd_create mmap madvise)
+tests_unit_backend_test_io_uring_CFLAGS = $(AM_CFLAGS) $(LIBURING_CFLAGS)
+tests_unit_backend_test_io_uring_LDADD = $(LDADD) $(LIBURING_LIBS)
+tests_unit_backend_test_io_uring_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), eventfd \
+	$(addprefix io_uring_, queue_init_params get_probe_ring register register_files_sparse \
+		register_files_update register_eventfd register_buffers submit \
+		submit_and_wait_timeout))
+
 # ---- how they are run ---------------------------------------------------------------------------
 
 # make check CHECK_MODES=pread TESTS_FILTER=map/test_table:table_parse/* V=1
@@ -185,15 +268,15 @@ run_suite += --without-liburing
 endif
 
 .PHONY: check-suite check-unit check-forbidden check-api check-installed check-needs \
-	check-programs check-valgrind say-no-unit-tests
+	check-programs check-valgrind coverage say-no-unit-tests
 
 check-local: check-suite
 
-check-suite: check-needs
+check-suite: check-needs $(fuzz_programs)
 	+$(AM_V_at)$(run_suite) --modes '$(CHECK_MODES)' --programs $(unit_programs) \
-		--scripts $(scripts_to_run) --smoke $(bench_programs)
+		--scripts $(scripts_to_run) --smoke $(bench_programs) $(fuzz_replay)
 
-check-programs: all-am $(check_LIBRARIES) $(check_PROGRAMS)
+check-programs: all-am $(check_LIBRARIES) $(check_PROGRAMS) $(fuzz_programs)
 
 # The parts of it.
 check-unit: check-programs check-needs
@@ -221,13 +304,28 @@ check-api: all-am check-needs
 check-installed: all-am check-needs
 	+$(AM_V_at)$(run_suite) --scripts $(addprefix $(srcdir)/,$(installed_checks))
 
+# Both backends, counted from nothing; what follows the suite reports and judges.
+coverage_programs = tests/support/forbid$(EXEEXT) $(unit_programs)
+
+if WITH_COVERAGE
+coverage: $(BUILT_SOURCES) check-needs
+	$(AM_V_at)test -n '$(GCOVR)' || { echo 'make coverage needs gcovr' >&2; exit 1; }
+	+$(AM_V_at)$(MAKE) $(AM_MAKEFLAGS) $(coverage_programs)
+	$(AM_V_at)find lib -name '*.gcda' -exec rm -f {} +
+	+$(AM_V_at)$(run_suite) --modes 'io_uring pread' --programs $(unit_programs)
+	$(AM_V_at)$(PYTHON) $(srcdir)/build-aux/coverage --root $(srcdir) --gcovr '$(GCOVR)'
+else
+coverage:
+	@echo 'make coverage needs configure --enable-coverage' >&2; exit 1
+endif
+
 check-needs:
 	$(AM_V_at)test -n '$(PYTHON)' || { echo 'make check needs python3' >&2; exit 1; }
 
 if WITH_UNIT_TESTS
 unit_programs = $(unit_tests)
 else
-check-suite check-unit check-forbidden: say-no-unit-tests
+check-suite check-unit check-forbidden coverage: say-no-unit-tests
 say-no-unit-tests:
 	@echo 'The unit tests were NOT built: Criterion 2.4 or newer was not found by configure.'
 	@echo 'On Debian: apt-get install libcriterion-dev, then run configure again.'

@@ -11,7 +11,7 @@ plain | awk '
 	section == "EXAMPLES" && /^\.EX/ { print "# example"; inside = 1; next }
 	/^\.EE/ { inside = 0 }
 	inside && section == "EXAMPLES"' > examples
-is "$(grep -c '^# example' examples)" 5 'examples in the page'
+is "$(grep -c '^# example' examples)" 6 'examples in the page'
 {
 	printf 'set -e\ndmcat() { "%s" "$@"; }\n' "$DMCAT"
 	cat examples
@@ -52,9 +52,9 @@ mkdir completing
 cd completing || exit 1
 cp ../complete.bash .
 touch set.table set.img
-prints 'info read run status table targets write ' completed ''
-prints 'read run ' completed --dev a.img r
-prints 'read run ' completed --watch = 0.5 r
+prints 'info read replay run status table targets write ' completed ''
+prints 'read replay run ' completed --dev a.img r
+prints 'read replay run ' completed --watch = 0.5 r
 prints '--watch --workers ' completed --w
 prints 'auto io_uring pread ' completed -b ''
 prints '--dev --direct ' completed --d
@@ -62,5 +62,6 @@ prints '@set.table ' completed -t @set.t
 prints '@set.table ' completed -d x = @set.t
 prints 'set set.img set.table ' completed -d set = 'table' --dev s
 prints 'set.img set.table ' completed run s
+prints 'set.img set.table ' completed replay --limit 3 s
 
 finish

@@ -36,14 +36,14 @@ grep -q '^Usage: dmcat' out || failed '--help'
 works dmcat -h
 for word in -d -t -c --dev -b --workers -r --direct --json -q -k read write status table info \
 	targets run create remove resume flush discard zero echo load suspend clear rename message \
-	wait join; do
+	wait join replay; do
 	grep -qe "$word" out || failed "--help doesn't mention $word"
 done
 works dmcat -V
 grep -q '^dmcat [0-9.]*, libdmcore [0-9.]*$' out || failed "--version: $(cat out)"
 
 works dmcat targets
-for type in dust error linear striped switch unstriped zero; do
+for type in delay dust error flakey linear log-writes striped switch unstriped zero; do
 	grep -q "^$type *v[0-9]*\.[0-9]*\.[0-9]*$" out || failed "targets: $type"
 done
 

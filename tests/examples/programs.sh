@@ -17,6 +17,20 @@ migrates() {
 	is "$(find . -name 'old.??????' -o -name 'new.??????')" '' 'what is left'
 }
 
+# Both mistakes are found, each with its state and the events before the cut; the same each time.
+finds_what_is_wrong() {
+	works "$programs/test-your-own-storage"
+	grep -q '^no flush: state 1 fails: cut after event 40: log: 20 old, ' out ||
+		failed "no flush: $(cat out)"
+	grep -q '^header too early: state [0-9]* fails: cut after event [0-9]*: log: ' out ||
+		failed "header: $(cat out)"
+	grep -q '^    40 0 log submit flush 0+0 0 0*$' out || failed "events: $(cat out)"
+	is "$(sed -n '$p' out)" 'right: all 6038 states pass' 'the store without a mistake'
+	mv out first
+	works "$programs/test-your-own-storage" 1
+	same first out 'two runs of one seed'
+}
+
 run_programs() {
 	prints '0 2048 linear a.img 0
 2048 2048 linear b.img 0
@@ -29,6 +43,7 @@ Half of me is in the first file, half in the second.' "$programs/hello-linear" a
 	migrates
 	migrates old.img new.img
 	prints 'sector 501, sector 502, sector 503' "$programs/custom-driver"
+	finds_what_is_wrong
 }
 each_backend run_programs
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every allocation of the way from a text to a running device fails once: the call says so, and
- * leaves nothing behind.
+ * Every allocation of the way from a text to a running device fails, once and from then on: the
+ * call says so, and leaves nothing behind.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -13,7 +13,6 @@
 #include "support/heap.h"
 
 #define PARAMS_LONG 1000
-#define ALLOCATIONS_MAX 10000u
 
 static struct dmcore *create_core(void)
 {
@@ -25,30 +24,22 @@ static struct dmcore *create_core(void)
 	return core;
 }
 
-/*
- * Runs `scenario` over and over: first its first allocation fails, then its second, until it gets
- * through. It returns what went wrong, and undoes what it did.
- */
-static void fail_each(int (*scenario)(struct dmcore *core))
+static int (*scenario)(struct dmcore *core);
+
+static int run_scenario(void *core)
+{
+	return scenario(core);
+}
+
+/* `what` returns what went wrong, and undoes what it did. */
+static void fail_each(int (*what)(struct dmcore *core))
 {
 	struct dmcore *core = create_core();
-	unsigned int before;
-	unsigned int n = 0;
-	int ret;
+	struct heap_loop loop = { .scenario = run_scenario, .context = core };
 
-	do {
-		n++;
-		cr_assert_lt(n, ALLOCATIONS_MAX);
-		before = heap.outstanding;
-		heap.failed = 0;
-		heap.left = n;
-		ret = scenario(core);
-		heap.left = 0;
-		cr_assert_eq(ret, heap.failed ? -ENOMEM : 0, "allocation %u: %d, %s", n, ret,
-			     dmcore_error_message());
-		cr_assert_eq(heap.outstanding, before, "allocation %u: a leak", n);
-	} while (heap.failed);
-	cr_assert_gt(n, 1);
+	scenario = what;
+	for (unsigned int for_good = 0; for_good < 2; for_good++)
+		heap_fail_each(&loop, for_good);
 	cr_assert_eq(dmcore_destroy(core), 0);
 	cr_assert_eq(heap.outstanding, 0);
 }

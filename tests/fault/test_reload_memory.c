@@ -13,7 +13,6 @@
 #include "support/heap.h"
 #include "support/stage.h"
 
-#define ALLOCATIONS_MAX 10000u
 #define OLD_TABLE "0 64 linear fault:64,id=1 0\n64 64 linear fault:64,id=2 0"
 #define NEW_TABLE "0 32 striped 2 8 fault:64,id=3 0 fault:64,id=1 32\n32 32 linear mem:64s 8"
 
@@ -44,42 +43,40 @@ static void serves(void)
 	cr_assert_eq(fault_count(disk, 0), before + 1);
 }
 
-/*
- * Calls `scenario` over and over: first its first allocation fails, then its second, until it gets
- * through; in between the old table must serve. It returns what went wrong, and by undo() what it
- * did is undone.
- */
-static void fail_each(int (*scenario)(void), void (*undo)(void))
-{
-	for (unsigned int for_good = 0; for_good < 2; for_good++) {
-		unsigned int refused = 0;
-		unsigned int n = 0;
+static int (*scenario)(void);
+static void (*undo)(void);
 
+static int run_scenario(void *context)
+{
+	(void)context;
+	return scenario();
+}
+
+static void see_that_it_serves(void *context, int ret)
+{
+	(void)context;
+	if (ret)
+		serves();
+	undo();
+	serves();
+}
+
+/*
+ * `what` returns what went wrong; whatever it was, the old table must serve, and again when by
+ * `undo_it` what it did is undone.
+ */
+static void fail_each(int (*what)(void), void (*undo_it)(void))
+{
+	struct heap_loop loop = { .scenario = run_scenario, .after = see_that_it_serves };
+
+	scenario = what;
+	undo = undo_it;
+	for (unsigned int for_good = 0; for_good < 2; for_good++) {
 		open_running();
 		/* Some memory stays for the next time. */
 		cr_assert_eq(scenario(), 0, "%s", dmcore_error_message());
 		undo();
-		heap.for_good = for_good;
-		do {
-			unsigned int before = heap.outstanding;
-			int ret;
-
-			cr_assert_lt(++n, ALLOCATIONS_MAX);
-			atomic_store(&heap.failed, 0);
-			atomic_store(&heap.left, n);
-			ret = scenario();
-			atomic_store(&heap.left, 0);
-			cr_assert_eq(ret, heap.failed ? -ENOMEM : 0, "allocation %u: %d: %s", n,
-				     ret, dmcore_error_message());
-			refused += ret != 0;
-			if (ret)
-				serves();
-			undo();
-			serves();
-			cr_assert_eq(heap.outstanding, before, "allocation %u: %d leaked", n,
-				     (int)(heap.outstanding - before));
-		} while (heap.failed);
-		cr_assert_gt(refused, 0, "nothing was allocated");
+		heap_fail_each(&loop, for_good);
 		stage_close(&stage);
 		cr_assert_eq(heap.outstanding, 0);
 	}

@@ -15,26 +15,14 @@
 
 #define GEOMETRIES 208
 #define FULL_OPS 100000
-#ifdef __SANITIZE_THREAD__
-#define QUICK_OPS 120
-#else
 #define QUICK_OPS 480
-#endif
 #define FEW_OPS 60
 
-static bool full(void)
-{
-	const char *value = getenv("DMCORE_PROP_FULL");
-
-	return value && value[0] == '1';
-}
-
-/* The modes of make check that forbid io_uring run the code that the backend pread runs, too. */
 static unsigned int num_ops(void)
 {
-	if (full())
+	if (rng_full())
 		return FULL_OPS;
-	return getenv("DMCORE_BACKEND") ? QUICK_OPS : FEW_OPS;
+	return rng_brief() ? FEW_OPS : QUICK_OPS;
 }
 
 static bool skipped(unsigned int nr)
@@ -86,7 +74,7 @@ static void run_geometry(unsigned int nr)
 
 	if (skipped(nr))
 		return;
-	trial_start(nr, full() || nr % 3 == 0, 1 + nr * 5 % MODEL_LEAVES_MAX, 20000);
+	trial_start(nr, rng_full() || nr % 3 == 0, 1 + nr * 5 % MODEL_LEAVES_MAX, 20000);
 	add_other();
 	add_striped(num_legs);
 	add_other();
@@ -121,7 +109,7 @@ static void run_many_targets(unsigned int nr, unsigned int num_targets, unsigned
 {
 	if (skipped(nr))
 		return;
-	trial_start(nr, full() || nr % 2 == 0, 4, 4 * (uint64_t)num_targets + 100);
+	trial_start(nr, rng_full() || nr % 2 == 0, 4, 4 * (uint64_t)num_targets + 100);
 	for (unsigned int i = 0; i < num_targets; i++)
 		add_small();
 	trial_open();
@@ -153,5 +141,5 @@ Test(linear_striped, tables_of_1_to_10000_targets, .timeout = 36000)
 	static const unsigned int sizes[] = { 1, 2, 3, 7, 8, 9, 63, 64, 65, 100, 1000, 10000 };
 
 	for (unsigned int i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
-		run_many_targets(1000 + i, sizes[i], full() ? FULL_OPS : 2 * num_ops());
+		run_many_targets(1000 + i, sizes[i], rng_full() ? FULL_OPS : 2 * num_ops());
 }

@@ -9,6 +9,8 @@
 
 #include <criterion/criterion.h>
 
+#include "map/map.h"
+#include "support/rng.h"
 #include "support/stage.h"
 
 #define SECTORS_MAX 8
@@ -165,4 +167,34 @@ Test(lookup, every_request_in_every_small_table)
 	/* Cuts of n into k parts: n - 1 over k - 1; each with 2^k choices of error targets. */
 	cr_assert_eq(num_tables, 2 * 8 + 4 * 28 + 8 * 56 + 16 * 70);
 	cr_log_info("%u tables, %u requests", num_tables, num_requests);
+}
+
+/* In 14 steps at the most: each halves what is left. */
+Test(lookup, of_a_sector_among_1_to_10000_targets_is_what_a_scan_finds)
+{
+	static uint64_t ends[10000];
+	struct rng rng;
+
+	rng_start(&rng, 5);
+	for (uint64_t n = 1; n <= 10000; n += n < 300 ? 1 : rng_between(&rng, 1, 400)) {
+		uint64_t end = 0;
+		uint64_t scanned = 0;
+
+		for (uint64_t i = 0; i < n; i++)
+			ends[i] = end += rng_between(&rng, 1, 1 + rng_below(&rng, 1000));
+		/* The first and the last sector of each, and one between. */
+		for (uint64_t i = 0; i < n; i++) {
+			uint64_t begin = i ? ends[i - 1] : 0;
+
+			cr_assert_eq(dmcore__find_range(ends, n, begin), i);
+			cr_assert_eq(dmcore__find_range(ends, n, ends[i] - 1), i);
+		}
+		for (unsigned int i = 0; i < 100; i++) {
+			uint64_t sector = rng_below(&rng, end);
+
+			for (scanned = 0; ends[scanned] <= sector;)
+				scanned++;
+			cr_assert_eq(dmcore__find_range(ends, n, sector), scanned);
+		}
+	}
 }

@@ -441,13 +441,6 @@ static void swap(uint64_t n)
 	atomic_store(&world.done, n);
 }
 
-static bool full(void)
-{
-	const char *value = getenv("DMCORE_PROP_FULL");
-
-	return value && value[0] == '1';
-}
-
 static unsigned int num_members(void)
 {
 	return world.variant->plain ? PLAIN_MEMBERS : MEMBERS;
@@ -467,7 +460,7 @@ static void let_requests_pass(struct rng *rng)
 {
 	uint64_t enough = num_ended() + rng_below(rng, 2 * MEMBERS * DEPTH);
 
-	if (!rng_one_in(rng, full() ? 64 : 4))
+	if (!rng_one_in(rng, rng_full() ? 64 : 4))
 		return;
 	while (num_ended() < enough && !atomic_load(&world.stop))
 		sched_yield();
@@ -478,14 +471,14 @@ static uint64_t longest_ns(void)
 {
 	const char *backend = getenv("DMCORE_BACKEND");
 
-	if (full())
+	if (rng_full())
 		return UINT64_MAX;
 	return backend && strcmp(backend, "pread") == 0 ? QUICK_NS : FEW_NS;
 }
 
 static void run_swaps(struct member *swapper)
 {
-	uint64_t count = full() ? FULL_SWAPS / NUM_VARIANTS + 1 : QUICK_SWAPS;
+	uint64_t count = rng_full() ? FULL_SWAPS / NUM_VARIANTS + 1 : QUICK_SWAPS;
 	uint64_t longest = longest_ns();
 	uint64_t begun_ns = stage_now_ns();
 

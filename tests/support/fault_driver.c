@@ -32,6 +32,7 @@ struct fault_disk {
 	unsigned int num_held;
 	struct fault_entry *log;
 	unsigned int num_logged;
+	unsigned int num_failed;
 	unsigned int seen[DMCORE_OP_COUNT];
 };
 
@@ -250,6 +251,7 @@ static int decide(struct fault_disk *disk, struct dmcore_bio *bio, const struct 
 
 	if (!rule || rule->action == FAULT_HOLD)
 		return carry_out(disk, bio, sectors);
+	disk->num_failed++;
 	if (rule->action == FAULT_FAIL)
 		return rule->status;
 	if (rule->action == FAULT_TEAR && rule->torn_sectors < sectors)
@@ -403,6 +405,16 @@ unsigned int fault_count(struct fault_disk *disk, unsigned int ops)
 	}
 	pthread_mutex_unlock(&disk->lock);
 	return count;
+}
+
+unsigned int fault_num_failed(struct fault_disk *disk)
+{
+	unsigned int num_failed;
+
+	pthread_mutex_lock(&disk->lock);
+	num_failed = disk->num_failed;
+	pthread_mutex_unlock(&disk->lock);
+	return num_failed;
 }
 
 void fault_clear_log(struct fault_disk *disk)

@@ -104,5 +104,7 @@ struct fault_entry fault_logged(struct fault_disk *disk, unsigned int index);
 /* How many requests of these operations (0: any) the log saw, those that it did not keep too. */
 unsigned int fault_count(struct fault_disk *disk, unsigned int ops);
 void fault_clear_log(struct fault_disk *disk);
+/* How many requests rules have failed or torn, ever. */
+unsigned int fault_num_failed(struct fault_disk *disk);
 
 #endif

@@ -2,12 +2,13 @@
 /* The leaves of a mapped device as they must be; see model.h. */
 #include "model.h"
 
+/* Not Criterion's: fuzzers do without it. */
+#undef NDEBUG
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <criterion/criterion.h>
 
 #define WORDS (DMCORE_SECTOR_BYTES / sizeof(uint64_t))
 #define MAY_FAIL 1u
@@ -17,7 +18,7 @@ static void *allocate(size_t count, size_t bytes)
 {
 	void *memory = calloc(count, bytes);
 
-	cr_assert_not_null(memory);
+	assert(memory);
 	return memory;
 }
 
@@ -32,11 +33,9 @@ void model_create(struct model *model, unsigned int num_leaves, uint64_t leaf_se
 
 void model_destroy(struct model *model)
 {
+	model_set_targets(model, NULL);
 	for (unsigned int i = 0; i < model->num_leaves; i++)
 		free(model->tags[i]);
-	for (unsigned int i = 0; i < model->num_targets; i++)
-		free(model->targets[i].legs);
-	free(model->targets);
 }
 
 /* ---- targets -------------------------------------------------------------------------------- */
@@ -69,7 +68,7 @@ static void make_room(struct model *model)
 	if (model->num_targets < model->room_targets)
 		return;
 	targets = realloc(model->targets, room * sizeof(*model->targets));
-	cr_assert_not_null(targets);
+	assert(targets);
 	model->targets = targets;
 	model->room_targets = room;
 }
@@ -130,6 +129,23 @@ size_t model_text(const struct model *model, const char *const *leaves, char *te
 	return used;
 }
 
+void model_set_targets(struct model *model, struct model *from)
+{
+	for (unsigned int i = 0; i < model->num_targets; i++)
+		free(model->targets[i].legs);
+	free(model->targets);
+	model->num_targets = from ? from->num_targets : 0;
+	model->room_targets = from ? from->room_targets : 0;
+	model->targets = from ? from->targets : NULL;
+	model->size_sectors = from ? from->size_sectors : 0;
+	model->last = 0;
+	if (from) {
+		from->num_targets = 0;
+		from->targets = NULL;
+		model_set_targets(from, NULL);
+	}
+}
+
 /* ---- where a sector lies -------------------------------------------------------------------- */
 
 /* Step by step from the last one: ranges are looked up in order. */
@@ -137,7 +153,7 @@ static const struct model_target *target_at(struct model *model, uint64_t sector
 {
 	unsigned int i = model->last;
 
-	cr_assert_lt(sector, model->size_sectors);
+	assert(sector < model->size_sectors);
 	while (sector < model->targets[i].begin)
 		i--;
 	while (sector >= model->targets[i].begin + model->targets[i].length)
@@ -155,6 +171,19 @@ static uint64_t *tag_at(struct model *model, const struct model_target *target, 
 	uint64_t row = chunk / target->num_legs;
 
 	return &model->tags[leg->leaf][leg->start + row * target->chunk + offset % target->chunk];
+}
+
+uint64_t *model_tag(struct model *model, uint64_t sector, uint64_t *content)
+{
+	const struct model_target *target = target_at(model, sector);
+	uint64_t *tag;
+
+	*content = target->kind == MODEL_ERROR ? MODEL_UNKNOWN : 0;
+	if (target->kind != MODEL_STRIPED)
+		return NULL;
+	tag = tag_at(model, target, sector);
+	*content = *tag;
+	return tag;
 }
 
 /* ---- operations ----------------------------------------------------------------------------- */
@@ -215,7 +244,7 @@ void model_fill(unsigned char *bytes, uint64_t count, uint64_t first_tag)
 	}
 }
 
-static bool holds(const unsigned char *bytes, uint64_t tag)
+bool model_holds(const unsigned char *bytes, uint64_t tag)
 {
 	uint64_t difference = 0;
 
@@ -241,7 +270,7 @@ int64_t model_differs(struct model *model, uint64_t sector, uint64_t count,
 			tag = MODEL_UNKNOWN;
 		else if (target->kind == MODEL_STRIPED)
 			tag = *tag_at(model, target, sector + i);
-		if (!holds(bytes + i * DMCORE_SECTOR_BYTES, tag))
+		if (!model_holds(bytes + i * DMCORE_SECTOR_BYTES, tag))
 			return (int64_t)(sector + i);
 	}
 	return -1;
@@ -251,7 +280,7 @@ int64_t model_leaf_differs(const struct model *model, unsigned int leaf, uint64_
 			   uint64_t count, const unsigned char *bytes)
 {
 	for (uint64_t i = 0; i < count; i++) {
-		if (!holds(bytes + i * DMCORE_SECTOR_BYTES, model->tags[leaf][sector + i]))
+		if (!model_holds(bytes + i * DMCORE_SECTOR_BYTES, model->tags[leaf][sector + i]))
 			return (int64_t)(sector + i);
 	}
 	return -1;

@@ -62,6 +62,9 @@ void model_destroy(struct model *model);
  */
 bool model_add(struct model *model, enum model_kind kind, uint64_t length, uint64_t chunk,
 	       unsigned int num_legs, unsigned int first_leaf, uint64_t gap);
+/* Replaces the targets by those of another model with the same leaves, which is left without any;
+ * NULL: by none. */
+void model_set_targets(struct model *model, struct model *from);
 /* Writes the table, naming the leaves as given; returns its length, as snprintf does. */
 size_t model_text(const struct model *model, const char *const *leaves, char *text, size_t bytes);
 
@@ -76,6 +79,10 @@ bool model_allows(unsigned int errors, int status);
 
 /* The sectors' content, as written with model_run(). */
 void model_fill(unsigned char *bytes, uint64_t count, uint64_t first_tag);
+/* Whether a sector is what a tag tells. */
+bool model_holds(const unsigned char *bytes, uint64_t tag);
+/* What a sector of the device holds, and its place in tags[]; NULL: it is on no leaf. */
+uint64_t *model_tag(struct model *model, uint64_t sector, uint64_t *content);
 /* The first of `count` sectors of the device that `bytes` is wrong about, or -1. Sectors of an
  * error target may hold anything. */
 int64_t model_differs(struct model *model, uint64_t sector, uint64_t count,

@@ -11,6 +11,22 @@ uint64_t rng_seed(void)
 	return seed && seed[0] ? strtoull(seed, NULL, 0) : 1;
 }
 
+bool rng_full(void)
+{
+	const char *value = getenv("DMCORE_PROP_FULL");
+
+	return value && value[0] == '1';
+}
+
+bool rng_brief(void)
+{
+#ifdef __SANITIZE_THREAD__
+	return !rng_full();
+#else
+	return !rng_full() && !getenv("DMCORE_BACKEND");
+#endif
+}
+
 /* splitmix64: neighbours in become strangers out. */
 static uint64_t scramble(uint64_t x)
 {

@@ -15,6 +15,12 @@ struct rng {
 
 /* The seed of this run. */
 uint64_t rng_seed(void);
+/* Whether tests shall run at full length: DMCORE_PROP_FULL=1 is in the environment. */
+bool rng_full(void);
+/* Whether they may be brief: DMCORE_BACKEND isn't in the environment, or the thread sanitizer is at
+ * work, which is slow. The modes of make check that forbid io_uring run the code that the backend
+ * pread runs, too. */
+bool rng_brief(void);
 
 /* Starts a sequence: `stream` tells those of one seed apart. */
 void rng_start(struct rng *rng, uint64_t stream);

@@ -6,6 +6,7 @@
 #include <sys/uio.h>
 
 #include "backend/backend.h"
+#include "base/checked.h"
 #include "base/core.h"
 
 /* Entries of the longest vector that is cut short. */
@@ -69,19 +70,70 @@ static int follow_plan(struct plan *plan, struct dmcore_fileio *io, int64_t *res
 	return 1;
 }
 
+/* Whether the call is the one, or (for good) one behind it. */
+static bool is_nth(struct syscalls *syscalls)
+{
+	if (syscalls->left == 0)
+		return false;
+	if (syscalls->left == 1 && syscalls->for_good)
+		return true;
+	return --syscalls->left == 0;
+}
+
+static int fail_nth(struct syscalls *syscalls, struct dmcore_fileio *io, int64_t *result)
+{
+	bool moves = io->op <= DMCORE_FILEIO_WRITE;
+
+	/* Only what moves data can stop short. */
+	if ((syscalls->nth_result >= 0 && !moves) || !is_nth(syscalls))
+		return 0;
+	syscalls->failed++;
+	*result = syscalls->nth_result;
+	if (*result >= 0)
+		*result = run_short(io, dmcore__min_u64((uint64_t)*result, io->len_bytes));
+	else if (io->op == DMCORE_FILEIO_DATASYNC || (moves && io->flags & RWF_DSYNC))
+		syscalls->failed_to_sync = true;
+	return 1;
+}
+
+static void arm(void *context, unsigned int n, bool for_good)
+{
+	struct syscalls *syscalls = context;
+
+	syscalls->for_good = for_good;
+	syscalls->failed = 0;
+	syscalls->failed_to_sync = false;
+	syscalls->left = n;
+}
+
+static unsigned int disarm(void *context)
+{
+	struct syscalls *syscalls = context;
+
+	syscalls->left = 0;
+	return syscalls->failed;
+}
+
+const struct nth_kind syscalls_nth = { "system call", arm, disarm };
+
 static int decide(void *context, struct dmcore_fileio *io, int64_t *result)
 {
 	struct syscalls *syscalls = context;
 	unsigned int number = ++syscalls->calls[io->op];
+	int ret;
 
 	if (io->op == DMCORE_FILEIO_WRITE && io->flags & RWF_DSYNC)
 		syscalls->durable_calls++;
 	switch (syscalls->mode) {
 	case SYSCALLS_RANDOM:
-		return fault_at_random(syscalls->rig, io, result);
+		ret = fault_at_random(syscalls->rig, io, result);
+		syscalls->disturbed += ret != 0;
+		return ret;
 	case SYSCALLS_CRAWL:
 		*result = number & 1 ? -EINTR : run_short(io, 1);
 		return 1;
+	case SYSCALLS_NTH:
+		return fail_nth(syscalls, io, result);
 	default:
 		return follow_plan(&syscalls->plans[io->op], io, result);
 	}
@@ -90,8 +142,13 @@ static int decide(void *context, struct dmcore_fileio *io, int64_t *result)
 void syscalls_take_over(struct syscalls *syscalls, struct rig *rig)
 {
 	syscalls->rig = rig;
-	rig->core->fault_fileio = decide;
-	rig->core->fault_context = syscalls;
+	syscalls_attach(syscalls, rig->core);
+}
+
+void syscalls_attach(struct syscalls *syscalls, struct dmcore *core)
+{
+	core->fault_fileio = decide;
+	core->fault_context = syscalls;
 }
 
 void syscalls_fail(struct syscalls *syscalls, enum dmcore_fileio_op op, int64_t result,

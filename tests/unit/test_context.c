@@ -249,3 +249,26 @@ Test(context, two_cores_may_use_one_file)
 	stage_close(&stages[0]);
 	scratch_close(&scratch);
 }
+
+static uint64_t random_of(uint64_t seed, unsigned int number)
+{
+	struct dmcore_options options = DMCORE_OPTIONS_INIT;
+	struct dmcore *core;
+	uint64_t result = 0;
+
+	options.seed = seed;
+	cr_assert_eq(dmcore_create(&options, &core), 0);
+	for (unsigned int i = 0; i <= number; i++)
+		result = dmcore_random(core);
+	cr_assert_eq(dmcore_destroy(core), 0);
+	return result;
+}
+
+Test(context, random_numbers_repeat_from_the_seed)
+{
+	for (unsigned int i = 0; i < 16; i++) {
+		cr_assert_eq(random_of(0, i), random_of(0, i));
+		cr_assert_neq(random_of(0, i), random_of(0, i + 1));
+		cr_assert_neq(random_of(0, i), random_of(1, i));
+	}
+}

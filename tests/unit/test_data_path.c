@@ -297,6 +297,14 @@ Test(data_path, dust)
 	bios_take_nothing(bdev, false);
 }
 
+/* Its log is written by the service meanwhile. */
+Test(data_path, log_writes)
+{
+	bios_take_nothing(stage_map(&stage, "m",
+				    "0 8192 log-writes mem:8M,name=disk mem:256M,name=log"),
+			  false);
+}
+
 Test(data_path, statistics)
 {
 	static const uint64_t bounds[] = { 1, 10, 100 };

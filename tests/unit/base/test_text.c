@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <wchar.h>
 
 #include <criterion/criterion.h>
 #include <dmcore/target.h>
@@ -52,6 +53,19 @@ Test(text, copy_cuts_and_tells_the_whole_length)
 	cr_assert_eq(dmcore__text_copy(&text, buffer, 1), 6);
 	cr_assert_str_eq(buffer, "");
 	cr_assert_eq(dmcore__text_copy(&text, NULL, 0), 6);
+	dmcore__text_fini(&text);
+}
+
+/* A character that no locale has. */
+Test(text, what_cannot_be_printed_is_told_by_copy)
+{
+	struct dmcore_text text;
+	char buffer[8];
+
+	dmcore__text_init(&text, fixture.core);
+	dmcore_text_printf(&text, "%lc", (wint_t)0x110000);
+	dmcore_text_printf(&text, "more");
+	cr_assert_lt(dmcore__text_copy(&text, buffer, sizeof(buffer)), 0);
 	dmcore__text_fini(&text);
 }
 

@@ -94,6 +94,28 @@ Test(file_faults, short_and_interrupted_direct_calls_are_continued)
 	write_and_read_with_random_faults();
 }
 
+/* A call for each request, one more for each that was disturbed, and no more than twice that. */
+Test(file_faults, no_more_calls_are_made_than_are_needed)
+{
+	unsigned int num_requests = 0;
+	unsigned int calls = 0;
+
+	syscalls.mode = SYSCALLS_RANDOM;
+	for (unsigned int i = 0; i < 1000; i++) {
+		size_t bytes = DMCORE_SECTOR_BYTES * (1 + rig_random(&rig, FILE_BYTES / 1024));
+
+		rig_fill(&rig, data, bytes);
+		cr_assert_eq(rig_write(&rig, i % 64, data, bytes), 0);
+		cr_assert_eq(rig_read(&rig, i % 64, copy, bytes), 0);
+		cr_assert_arr_eq(copy, data, bytes);
+		num_requests += 2;
+	}
+	for (size_t op = 0; op < SYSCALL_OPS; op++)
+		calls += syscalls.calls[op];
+	cr_assert_gt(syscalls.disturbed, num_requests / 2);
+	cr_assert_leq(calls, 2 * (num_requests + syscalls.disturbed));
+}
+
 Test(file_faults, a_short_call_is_continued_where_it_stopped)
 {
 	syscalls.plans[DMCORE_FILEIO_READ] =

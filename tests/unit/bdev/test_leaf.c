@@ -199,6 +199,32 @@ Test(leaf, a_failed_write_needs_no_flush_and_a_failed_flush_fails_it)
 	expect_log(disk, "W8+4 F");
 }
 
+/* The write had ended when that flush failed: no later one covers it any more. */
+Test(leaf, a_durable_write_fails_with_another_flush_that_may_have_lost_it)
+{
+	struct fault_disk *disk = disk_with("caps=" CACHE);
+	struct tally writes = { 0 };
+	struct tally flushes = { 0 };
+	struct dmcore_bio *bio =
+		stage_bio(&stage, bdev_of(0), DMCORE_OP_WRITE, 8, 4, buffer, &writes);
+
+	fault_add_rule(disk, &(struct fault_rule){ .action = FAULT_HOLD, .times = 2 });
+	bio->flags = DMCORE_BIO_FUA;
+	cr_assert_eq(dmcore_bio_submit(bio), 0);
+	stage_submit(&stage, bdev_of(0), DMCORE_OP_FLUSH, 0, 0, NULL, &flushes);
+	stage_settle(&stage);
+	cr_assert_eq(fault_num_held(disk), 2);
+	fault_release(disk, 0, 0);
+	fault_release(disk, 0, FAILURE);
+	stage_wait(&stage, &writes, 1);
+	stage_wait(&stage, &flushes, 1);
+	cr_assert_eq(flushes.status, FAILURE);
+	cr_assert_eq(writes.status, -EIO);
+	expect_log(disk, "W8+4 F F");
+	/* What is over is over. */
+	cr_assert_eq(write_with(0, DMCORE_BIO_FUA, 8, 4), 0);
+}
+
 Test(leaf, a_device_without_a_cache_is_not_flushed)
 {
 	struct fault_disk *disk = disk_with("caps=0");

@@ -81,6 +81,7 @@ Test(mem, refuses_malformed_arguments)
 	rig_open_fails(&rig, "mem:1kk", 0, -EINVAL, size);
 	rig_open_fails(&rig, "mem:0x200", 0, -EINVAL, size);
 	rig_open_fails(&rig, "mem:18446744073709551616", 0, -EINVAL, size);
+	rig_open_fails(&rig, "mem:184467440737095516160", 0, -EINVAL, size);
 	rig_open_fails(&rig, "mem:18014398509481984k", 0, -EINVAL, size);
 	rig_open_fails(&rig, "mem:0", 0, -EINVAL, multiple);
 	rig_open_fails(&rig, "mem:513", 0, -EINVAL, multiple);
@@ -90,6 +91,9 @@ Test(mem, refuses_malformed_arguments)
 	rig_open_fails(&rig, "mem:1k,", 0, -EINVAL, unknown);
 	rig_open_fails(&rig, "mem:1k,size=2", 0, -EINVAL, unknown);
 	rig_open_fails(&rig, "mem:1k,name=", 0, -EINVAL, value);
+	rig_open_fails(&rig, "mem:1k,name=0123456789012345678901234567890123456789"
+			     "012345678901234567890123",
+		       0, -EINVAL, value);
 	rig_open_fails(&rig, "mem:64k,block=", 0, -EINVAL, value);
 	rig_open_fails(&rig, "mem:64k,block=256", 0, -EINVAL, value);
 	rig_open_fails(&rig, "mem:64k,block=1000", 0, -EINVAL, value);

@@ -8,6 +8,7 @@
 
 #include <criterion/criterion.h>
 
+#include "queue/queue.h"
 #include "support/scratch.h"
 #include "support/stage.h"
 
@@ -307,5 +308,91 @@ Test(sync, calls_that_wait_for_a_device_leave_room_for_calls_on_what_is_below)
 
 		pthread_join(threads[i], &result);
 		cr_assert_eq(result, sectors[i]);
+	}
+}
+
+/* Whoever has a core destroyed under such a call is told. */
+Test(sync, a_call_that_waits_for_a_device_keeps_the_core)
+{
+	static char sector[512];
+	struct dmcore_device *device;
+	struct dmcore *core = stage.core;
+	pthread_t thread;
+	void *result;
+
+	suspended = stage_map(&stage, "m", "0 8 zero");
+	device = stage.devices[0];
+	cr_assert_eq(dmcore_device_suspend(device, 0, -1), 0);
+	cr_assert_eq(pthread_create(&thread, NULL, read_suspended, sector), 0);
+	while (num_waiting(device) < 1)
+		stage_sleep_ns(1000000);
+	/* It is all that is left. */
+	cr_assert_eq(dmcore_queue_destroy(stage.queue), 0);
+	cr_assert_eq(dmcore_bdev_close(file), 0);
+	refused(dmcore_destroy(core), -EBUSY, "requests wait for m to be resumed");
+	cr_assert_eq(dmcore_device_resume(device), 0);
+	pthread_join(thread, &result);
+	cr_assert_eq(result, sector);
+	cr_assert_eq(dmcore_queue_create(core, NULL, &stage.queue), 0);
+	cr_assert_eq(dmcore_bdev_open(core, scratch.path, 0, &file), 0);
+	stage.bdevs[0] = file;
+}
+
+#define QUEUES 96u /* that a core has for such calls */
+#define READERS (QUEUES + 4)
+
+static void *read_held(void *context)
+{
+	return dmcore_pread(stage.bdevs[1], context, 512, 0) == 0 ? context : NULL;
+}
+
+Test(sync, more_calls_than_queues_wait_for_one_another)
+{
+	static char sectors[READERS][512];
+	struct fault_disk *disk = stage_disk(&stage, 1, 64, "");
+	pthread_t threads[READERS];
+	unsigned int ended = 0;
+
+	fault_add_rule(disk, &(struct fault_rule){ .action = FAULT_HOLD });
+	for (unsigned int i = 0; i < READERS; i++)
+		cr_assert_eq(pthread_create(&threads[i], NULL, read_held, sectors[i]), 0);
+	while (fault_num_held(disk) < QUEUES)
+		stage_sleep_ns(1000000);
+	/* Each that ends lets another one in. */
+	while (ended < READERS) {
+		cr_assert_leq(fault_num_held(disk), QUEUES);
+		if (fault_num_held(disk) > 0) {
+			fault_release(disk, 0, 0);
+			ended++;
+		} else {
+			stage_sleep_ns(1000000);
+		}
+	}
+	for (unsigned int i = 0; i < READERS; i++) {
+		void *result;
+
+		pthread_join(threads[i], &result);
+		cr_assert_eq(result, sectors[i]);
+	}
+}
+
+/* Where neither the core nor the environment asks for another. */
+Test(sync_backend, a_single_request_is_answered_inline)
+{
+	static const enum dmcore_backend asked[] = { DMCORE_BACKEND_AUTO, DMCORE_BACKEND_PREAD };
+
+	cr_assert_eq(unsetenv("DMCORE_BACKEND"), 0);
+	for (unsigned int i = 0; i < 2; i++) {
+		struct dmcore_options options = DMCORE_OPTIONS_INIT;
+		struct dmcore_queue *queue;
+
+		options.backend = asked[i];
+		stage_open(&stage, &options, NULL);
+		file = stage_bdev(&stage, "mem:64s", 0);
+		cr_assert_eq(dmcore_pread(file, buffer, 512, 0), 0);
+		queue = dmcore__container_of(stage.core->queues->idle.next, struct dmcore_queue,
+					     idle_link);
+		cr_assert_eq(queue->backend->ops->kind, DMCORE_BACKEND_PREAD);
+		stage_close(&stage);
 	}
 }

@@ -9,7 +9,9 @@
 
 #include <criterion/criterion.h>
 
+#include "../../support/child.h"
 #include "../../support/dmio_world.h"
+#include "../../support/heap.h"
 
 #define ARGS "4096"
 #define DISKS 2
@@ -102,6 +104,24 @@ Test(client, reserved_pages_can_all_be_requests_of_their_own)
 	world_close(&world);
 }
 
+/* From 1024 pages on requests are taken to have 16. */
+Test(client, large_reserves_have_a_request_for_16_pages)
+{
+	unsigned int before;
+	unsigned int grown;
+
+	world_open(&world, 1, ARGS, 1024);
+	hold_all(0);
+	before = use_up(0, 0);
+	cr_assert_geq(before, 1024);
+	cr_assert_eq(dmio_get(world.client, 1600), 0);
+	grown = use_up(0, before);
+	cr_assert_eq(grown, before + 100);
+	fault_release_all(world.disk[0]);
+	world_settle(&world);
+	world_close(&world);
+}
+
 Test(client, reserve_grows_with_get_and_shrinks_with_put)
 {
 	unsigned int before;
@@ -164,13 +184,17 @@ Test(client, callback_may_start_another_when_nothing_was_left)
 	world_close(&world);
 }
 
+/* There is no more memory from the first of them on. */
 Test(client, ten_thousand_requests_pass_through_the_smallest_reserve)
 {
+	struct dmcore_options options = DMCORE_OPTIONS_INIT;
 	struct dmio_region where[DISKS];
 	struct pages pages;
 	static struct pending many[10000];
 
-	world_open(&world, DISKS, ARGS, 1);
+	heap_use(&options);
+	world_open_on(&world, DISKS, ARGS, 1, &options);
+	heap_nth.arm(NULL, 1, true);
 	pages_create(&pages, 80, 2);
 	for (unsigned int i = 0; i < DISKS; i++)
 		where[i] = world_region(&world, i, 0, 640);
@@ -188,6 +212,7 @@ Test(client, ten_thousand_requests_pass_through_the_smallest_reserve)
 		cr_assert_eq(many[i].error_bits, 0);
 	}
 	cr_assert_eq(fault_count(world.disk[1], 0), 20000);
+	cr_assert_eq(heap_nth.disarm(NULL), 0);
 	pages_destroy(&pages);
 	world_close(&world);
 }
@@ -348,7 +373,7 @@ Test(client, child_of_fork_is_refused)
 	pid = fork();
 	cr_assert_geq(pid, 0);
 	if (pid == 0)
-		_exit(try_in_child());
+		child_exit(try_in_child());
 	cr_assert_eq(waitpid(pid, &status, 0), pid);
 	cr_assert(WIFEXITED(status));
 	cr_assert_eq(WEXITSTATUS(status), 0);

@@ -7,6 +7,7 @@
 #include <criterion/criterion.h>
 
 #include "../../support/dmio_world.h"
+#include "../../support/rng.h"
 
 static struct world world;
 
@@ -102,7 +103,11 @@ Test(failures, bit_63_is_the_last_region)
 
 /* ---- one region in n pieces, ended in every order -------------------------------------------- */
 
-#define PIECES_MAX 5
+/* All orders of so many pieces. */
+#define PIECES_ALL 5
+/* Some orders of so many. */
+#define PIECES_MAX 8
+#define ORDERS_SOME 200
 #define PIECE_PAGES 64
 #define PIECE_BYTES ((size_t)PIECE_PAGES * DMIO_PAGE_BYTES)
 #define PIECE_SECTORS (PIECE_BYTES / DMCORE_SECTOR_BYTES)
@@ -165,7 +170,7 @@ static void run_all_orders(int op)
 	unsigned int num_orders = 1;
 	struct orders orders = { .op = op };
 
-	world_open(&world, 1, "4096", 0);
+	world_open(&world, 1, "8192", 0);
 	fault_add_rule(world.disk[0], &hold);
 	orders.expected = calloc(PIECES_MAX, PIECE_BYTES);
 	orders.got = calloc(PIECES_MAX, PIECE_BYTES);
@@ -177,13 +182,20 @@ static void run_all_orders(int op)
 	else
 		pages_copy_in(&orders.pages, 0, orders.expected, PIECES_MAX * PIECE_BYTES);
 
-	for (unsigned int n = 1; n <= PIECES_MAX; n++) {
+	for (unsigned int n = 1; n <= PIECES_ALL; n++) {
 		num_orders *= n;
 		orders.num_pieces = n;
-		for (unsigned int order = 0; order < num_orders; order++)
-			run_order(&orders, order, order % (n + 1));
-		for (unsigned int bad = 0; bad <= n; bad++)
-			run_order(&orders, num_orders - 1, bad);
+		for (unsigned int order = 0; order < num_orders; order++) {
+			for (unsigned int bad = 0; bad <= n; bad++)
+				run_order(&orders, order, bad);
+		}
+	}
+	for (unsigned int n = PIECES_ALL + 1; n <= PIECES_MAX; n++) {
+		num_orders *= n;
+		orders.num_pieces = n;
+		for (unsigned int i = 0; i < ORDERS_SOME; i++)
+			run_order(&orders, (unsigned int)world_random(&world, num_orders),
+				  (unsigned int)world_random(&world, n + 1));
 	}
 	pages_destroy(&orders.pages);
 	free(orders.expected);
@@ -208,6 +220,7 @@ Test(failures, a_failed_piece_counts_in_whatever_order_reads_end, .timeout = 120
 #define SLOT_BYTES (SLOT_SECTORS * DMCORE_SECTOR_BYTES)
 #define MIX_DISKS 4
 #define MIX_OPERATIONS 50000
+#define MIX_OPERATIONS_FULL 1000000
 
 /* Slot i has its own sectors on every disk, and one request at a time. */
 struct slot {
@@ -222,6 +235,7 @@ struct slot {
 };
 
 static struct slot slots[SLOTS];
+static unsigned int operations;
 static unsigned int started;
 static unsigned int ended;
 
@@ -267,7 +281,7 @@ static void start_slot(struct slot *slot)
 	struct dmio_region where[MIX_DISKS];
 	int flags = 0;
 
-	if (slot->busy || started == MIX_OPERATIONS)
+	if (slot->busy || started == operations)
 		return;
 	slot->op = (int)world_random(&world, DMIO_WRITE_ZEROES + 1);
 	slot->first_disk = (unsigned int)world_random(&world, MIX_DISKS);
@@ -307,7 +321,7 @@ static bool release_one(void)
 	return false;
 }
 
-Test(failures, mixed_operations_in_random_order_end_once_and_leave_what_they_said, .timeout = 120)
+Test(failures, mixed_operations_in_random_order_end_once_and_leave_what_they_said, .timeout = 36000)
 {
 	struct fault_rule hold = { .action = FAULT_HOLD };
 	unsigned int calls = 0;
@@ -317,20 +331,22 @@ Test(failures, mixed_operations_in_random_order_end_once_and_leave_what_they_sai
 	for (unsigned int i = 0; i < MIX_DISKS; i++)
 		fault_add_rule(world.disk[i], &hold);
 	memset(slots, 0, sizeof(slots));
+	operations = rng_full() ? MIX_OPERATIONS_FULL : MIX_OPERATIONS;
 	started = 0;
 	ended = 0;
 	do {
 		start_slot(&slots[world_random(&world, SLOTS)]);
-		if (world_random(&world, 3) || started == MIX_OPERATIONS)
+		if (world_random(&world, 3) || started == operations)
 			release_one();
 		if (world_random(&world, 2))
 			world_settle(&world);
-	} while (ended < MIX_OPERATIONS);
+	} while (ended < operations);
 	for (unsigned int i = 0; i < SLOTS; i++) {
 		calls += slots[i].calls;
 		cr_assert(!slots[i].busy);
 	}
-	cr_assert_eq(calls, MIX_OPERATIONS);
+	cr_assert_eq(calls, operations);
 	cr_assert(!release_one());
 	world_close(&world);
+	cr_assert_eq(ended, operations, "called back by what is gone");
 }

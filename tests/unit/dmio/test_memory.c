@@ -9,6 +9,7 @@
 #include <criterion/criterion.h>
 
 #include "../../support/dmio_world.h"
+#include "../../support/rng.h"
 #include "dmio/memory.h"
 
 #define SECTORS 2048
@@ -362,13 +363,13 @@ static void run_rounds(struct models *models, unsigned int rounds)
 		free(models->bytes[i]);
 }
 
-Test(memory, one_to_64_regions_of_any_alignment_get_the_same_bytes, .timeout = 120)
+Test(memory, one_to_64_regions_of_any_alignment_get_the_same_bytes, .timeout = 36000)
 {
 	struct models models = { .num_devices = WORLD_DISKS_MAX, .block_sectors = 1 };
 
 	world_open(&world, WORLD_DISKS_MAX, ARGS, 8);
 	memcpy(models.bdev, world.bdev, sizeof(models.bdev));
-	run_rounds(&models, 150);
+	run_rounds(&models, rng_full() ? 10000 : 150);
 	world_close(&world);
 }
 

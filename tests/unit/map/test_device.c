@@ -12,6 +12,7 @@
 #include "base/compiler.h"
 #include "base/core.h"
 #include "map/map.h"
+#include "support/child.h"
 #include "support/fixture.h"
 
 #define SECTOR DMCORE_SECTOR_BYTES
@@ -103,7 +104,7 @@ Test(create, child_of_fork_is_refused_and_doesnt_wait)
 			!dmcore_device_find(fixture.core, "a") &&
 			!dmcore_device_at(fixture.core, 0);
 
-		_exit(refused ? 0 : 1);
+		child_exit(refused ? 0 : 1);
 	}
 	dmcore__unlock(fixture.core);
 	cr_assert_eq(waitpid(pid, &status, 0), pid);
@@ -124,7 +125,7 @@ Test(create, child_of_fork_takes_no_events_from_a_watch)
 	pid = fork();
 	if (pid == 0) {
 		alarm(20);
-		_exit(dmcore_watch_event_nr(watch, &event_nr) == -EOWNERDEAD ? 0 : 1);
+		child_exit(dmcore_watch_event_nr(watch, &event_nr) == -EOWNERDEAD ? 0 : 1);
 	}
 	pthread_mutex_unlock(&fixture.core->map->events_lock);
 	cr_assert_eq(waitpid(pid, &status, 0), pid);

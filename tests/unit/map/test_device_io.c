@@ -74,6 +74,38 @@ Test(device_io, fails_if_any_piece_does)
 	cr_assert_eq(run(bdev, DMCORE_OP_READ, 0, 17), -EIO);
 }
 
+/* The good part first or last, whole or in pieces, waited for or not. */
+Test(device_io, fails_across_a_good_and_a_bad_target_in_both_orders)
+{
+	static const struct {
+		const char *text;
+		uint64_t good; /* four sectors from here */
+	} tables[] = {
+		{ "0 8 linear fault:64,id=a 0\n8 8 error", 0 },
+		{ "0 8 error\n8 8 linear fault:64,id=a 0", 8 },
+		{ "0 8 linear fault:64,id=b,max_io=3 0\n8 8 error", 0 },
+		{ "0 8 error\n8 8 linear fault:64,id=b,max_io=3 0", 8 },
+		{ "0 16 striped 2 4 fault:64,id=a 0 bad 0", 0 },
+		{ "0 16 striped 2 4 bad 0 fault:64,id=a 0", 4 },
+	};
+	static unsigned char buffer[16 * SECTOR];
+
+	fixture_device("bad", "0 64 error");
+	for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
+		struct dmcore_bdev *bdev = fixture_mapped("a", tables[i].text);
+		uint64_t good = tables[i].good;
+
+		cr_assert_eq(run(bdev, DMCORE_OP_READ, 0, 16), -EIO, "%s", tables[i].text);
+		cr_assert_eq(run(bdev, DMCORE_OP_WRITE, 0, 16), -EIO, "%s", tables[i].text);
+		cr_assert_eq(run(bdev, DMCORE_OP_READ, 3, 11), -EIO, "%s", tables[i].text);
+		cr_assert_eq(run(bdev, DMCORE_OP_WRITE, good, 4), 0, "%s", tables[i].text);
+		cr_assert_eq(dmcore_pread(bdev, buffer, sizeof(buffer), 0), -EIO);
+		cr_assert_eq(dmcore_pwrite(bdev, buffer, sizeof(buffer), 0), -EIO);
+		cr_assert_eq(dmcore_pread(bdev, buffer, 4 * SECTOR, good * SECTOR), 0);
+		cr_assert_eq(dmcore_device_remove(dmcore_device_find(fixture.core, "a")), 0);
+	}
+}
+
 /* D-011 */
 Test(device_io, flush_reaches_each_device_once)
 {

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <unistd.h>
 
 #include <criterion/criterion.h>
 #include <dmcore/event.h>
@@ -294,6 +295,24 @@ Test(watch, event_that_has_passed_is_told_at_once)
 	dmcore_watch_destroy(informed);
 	dmcore_watch_destroy(on_queue);
 	dmcore_watch_destroy(on_fd);
+}
+
+/* Events that nobody takes for long: it stays readable, and the function is still called. */
+Test(watch, full_counter_loses_no_event)
+{
+	struct dmcore_watch *watch = make_watch(0, true);
+	uint64_t most = UINT64_MAX - 1;
+	uint32_t nr;
+
+	cr_assert_eq(write(dmcore_watch_fd(watch), &most, sizeof(most)), (ssize_t)sizeof(most));
+	raise_event();
+	stage_settle(&stage);
+	cr_assert_eq(calls, 1);
+	cr_assert(is_readable(watch));
+	cr_assert_eq(dmcore_watch_event_nr(watch, &nr), 0);
+	cr_assert_eq(nr, 1);
+	cr_assert_not(is_readable(watch));
+	dmcore_watch_destroy(watch);
 }
 
 Test(watch, function_runs_inside_poll_once_for_several_events)

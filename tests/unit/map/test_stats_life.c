@@ -464,6 +464,10 @@ Test(stats_life, regions_count_for_how_deep_devices_stand)
 	}
 	cr_assert_eq(ret, -ELOOP, "%d after %u", ret, n);
 	cr_assert_gt(n, 0);
+	/* Nor is there for the uppermost itself, on which nothing stands. */
+	cr_assert_eq(dmcore_stats_create(stage.devices[LEVELS], &options), -ELOOP);
+	cr_assert_not_null(strstr(dmcore_error_message(), "bytes of completion frames"), "%s",
+			   dmcore_error_message());
 	bdev = dmcore_device_bdev(stage.devices[LEVELS]);
 	for (unsigned int i = 0; i < 4; i++)
 		cr_assert_eq(stage_run(&stage, bdev, DMCORE_OP_WRITE,

@@ -9,8 +9,6 @@
 #include "support/heap.h"
 #include "support/stage.h"
 
-#define ALLOCATIONS_MAX 1000u
-
 static struct stage stage;
 static struct dmcore_bdev *bdev;
 static struct dmcore_device *device;
@@ -41,7 +39,7 @@ static void close_stage(void)
 
 TestSuite(stats_memory, .init = open_failing_stage, .fini = close_stage);
 
-static int make_regions(void)
+static int make_regions(void *unused)
 {
 	static const uint64_t bounds[] = { 1, 2, 3 };
 	struct dmcore_stats_options options = DMCORE_STATS_OPTIONS_INIT;
@@ -49,6 +47,7 @@ static int make_regions(void)
 	int64_t length;
 	int id;
 
+	(void)unused;
 	options.bounds = bounds;
 	options.num_bounds = 3;
 	options.program = "program";
@@ -70,52 +69,40 @@ static int make_regions(void)
 	return length < 0 ? (int)length : 0;
 }
 
+static void see_that_it_serves(void *unused, int ret)
+{
+	(void)unused;
+	(void)ret;
+	cr_assert_eq(stage_run(&stage, bdev, DMCORE_OP_READ, 0, 0, 8, buffer), 0);
+}
+
 Test(stats_memory, making_regions_survives_every_failure)
 {
-	unsigned int n = 0;
+	struct heap_loop loop = { .scenario = make_regions, .after = see_that_it_serves };
 
-	do {
-		unsigned int before = heap.outstanding;
-		int ret;
+	heap_fail_each(&loop, false);
+	heap_fail_each(&loop, true);
+}
 
-		n++;
-		cr_assert_lt(n, ALLOCATIONS_MAX);
-		heap.failed = 0;
-		heap.left = n;
-		ret = make_regions();
-		heap.left = 0;
-		cr_assert_eq(ret, heap.failed ? -ENOMEM : 0, "allocation %u: %d, %s", n, ret,
-			     dmcore_error_message());
-		cr_assert_eq(heap.outstanding, before, "allocation %u: a leak", n);
-		cr_assert_eq(stage_run(&stage, bdev, DMCORE_OP_READ, 0, 0, 8, buffer), 0);
-	} while (heap.failed);
-	cr_assert_gt(n, 8);
+static int make_queue(void *unused)
+{
+	struct dmcore_queue *queue;
+	int ret = dmcore_queue_create(stage.core, NULL, &queue);
+
+	(void)unused;
+	if (ret == 0)
+		cr_assert_eq(dmcore_queue_destroy(queue), 0);
+	return ret;
 }
 
 Test(stats_memory, making_a_queue_survives_every_failure)
 {
-	unsigned int n = 0;
-	unsigned int before;
+	struct heap_loop loop = { .scenario = make_queue };
 
 	create(device);
 	create(device);
-	do {
-		struct dmcore_queue *queue;
-		int ret;
-
-		n++;
-		cr_assert_lt(n, ALLOCATIONS_MAX);
-		before = heap.outstanding;
-		heap.failed = 0;
-		heap.left = n;
-		ret = dmcore_queue_create(stage.core, NULL, &queue);
-		heap.left = 0;
-		cr_assert_eq(ret, heap.failed ? -ENOMEM : 0, "allocation %u: %d, %s", n, ret,
-			     dmcore_error_message());
-		if (ret == 0)
-			cr_assert_eq(dmcore_queue_destroy(queue), 0);
-		cr_assert_eq(heap.outstanding, before, "allocation %u: a leak", n);
-	} while (heap.failed);
+	heap_fail_each(&loop, false);
+	heap_fail_each(&loop, true);
 }
 
 Test(stats_memory, regions_go_with_their_device)

@@ -235,6 +235,24 @@ Test(stats_messages, print_clear_clears_what_it_has_told)
 	refuse("@stats_print_clear 5", -ENOENT);
 }
 
+Test(stats_messages, print_clear_needs_no_histogram)
+{
+	ask("@stats_create - /1");
+	run(DMCORE_OP_WRITE, 0, 8);
+	expect("@stats_print_clear 0", "0+1000 0 0 0 0 1 0 8 0 0 0 0 0 0\n");
+	expect("@stats_print 0", "0+1000" ZEROES "\n");
+}
+
+/* They are signed in the kernel. */
+Test(stats_messages, ids_beyond_31_bits_are_refused)
+{
+	refuse("@stats_clear 2147483648", -EINVAL);
+	refuse("@stats_delete 18446744073709551616", -EINVAL);
+	refuse("@stats_print 2147483648", -EINVAL);
+	refuse("@stats_set_aux 2147483648 note", -EINVAL);
+	refuse("@stats_clear 2147483647", -ENOENT);
+}
+
 Test(stats_messages, clear_and_delete)
 {
 	ask("@stats_create - /1");

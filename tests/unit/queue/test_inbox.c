@@ -2,14 +2,17 @@
 /* What other threads hand to a queue: work, completed bios, and files that go away. */
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <criterion/criterion.h>
 
+#include "queue/queue.h"
 #include "support/scratch.h"
 #include "support/stage.h"
 
@@ -179,6 +182,30 @@ Test(inbox, no_post_comes_too_late_to_wake_and_too_early_to_be_seen)
 	}
 	pthread_join(thread, NULL);
 	cr_assert_eq(jobs_run, ROUNDS);
+}
+
+static void note_run(struct dmcore_work *work)
+{
+	(void)work;
+	jobs_run++;
+}
+
+/* Its descriptor is readable then, whatever is written to it. */
+Test(inbox, a_full_wake_up_counter_loses_no_work)
+{
+	static struct dmcore_work work = { .fn = note_run };
+	uint64_t most = UINT64_MAX - 1;
+	struct pollfd entry = { .fd = dmcore_queue_fd(stage.queue), .events = POLLIN };
+
+	cr_assert_geq(entry.fd, 0);
+	cr_assert_eq(write(stage.queue->wake_fd, &most, sizeof(most)), (ssize_t)sizeof(most));
+	dmcore_queue_post(stage.queue, &work);
+	cr_assert_eq(poll(&entry, 1, 0), 1);
+	while (jobs_run == 0)
+		cr_assert_geq(dmcore_queue_poll(stage.queue, 1, 1, STAGE_PATIENCE_NS), 0);
+	cr_assert_eq(jobs_run, 1);
+	cr_assert_eq(dmcore_queue_poll(stage.queue, 0, 1, 0), 0);
+	cr_assert_eq(poll(&entry, 1, 0), 0);
 }
 
 Test(inbox, work_counts_towards_max)

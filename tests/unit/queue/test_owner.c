@@ -11,6 +11,7 @@
 
 #include <criterion/criterion.h>
 
+#include "support/child.h"
 #include "support/scratch.h"
 #include "support/stage.h"
 
@@ -250,7 +251,7 @@ static void in_child(void (*fn)(void))
 		/* A child that hangs must not hang the test. */
 		alarm(20);
 		fn();
-		_exit(0);
+		child_exit(0);
 	}
 	while (waitpid(pid, &status, 0) < 0)
 		cr_assert_eq(errno, EINTR);

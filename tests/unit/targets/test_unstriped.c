@@ -265,6 +265,27 @@ Test(unstriped, needs_a_device_that_holds_its_last_chunk)
 			       "dev_size=134");
 }
 
+/* Where the gaps, the gaps and the chunks, or those and the stripes before them pass 64 bits. */
+Test(unstriped, needs_a_device_that_no_sum_wraps_into)
+{
+	static const char *const lines[] = {
+		"0 1125899906842624 unstriped 4294967295 8 0",
+		"0 17592186044416 unstriped 1048577 1 0",
+		"0 17592186044416 unstriped 1048576 1 1048575",
+	};
+
+	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+		struct dmcore_table *table;
+		char text[128];
+
+		snprintf(text, sizeof(text), "%s mem:64s 0", lines[i]);
+		cr_assert_eq(dmcore_table_parse(fixture.core, text, 0, &table), -EINVAL, "%s",
+			     text);
+		cr_assert_not_null(strstr(dmcore_error_message(), "too small for target"), "%s",
+				   dmcore_error_message());
+	}
+}
+
 Test(unstriped, ranges_beyond_64_bits_are_too_long)
 {
 	static const char *const texts[] = {

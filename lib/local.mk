@@ -131,7 +131,7 @@ sim_sources = \
 noinst_LTLIBRARIES = lib/libdmcore_core.la
 lib_libdmcore_core_la_SHORTNAME = core
 lib_libdmcore_core_la_CFLAGS = $(AM_CFLAGS) $(WARN_LIB_CFLAGS) -fvisibility=hidden \
-	$(LIBURING_CFLAGS)
+	$(LIBURING_CFLAGS) $(COVERAGE_CFLAGS)
 lib_libdmcore_core_la_LIBADD = $(LIBURING_LIBS) -lpthread
 lib_libdmcore_core_la_SOURCES = \
 	$(context_sources) \

@@ -14,6 +14,7 @@
 #include "base/assert.h"
 #include "base/core.h"
 #include "base/error.h"
+#include "base/options.h"
 #include "base/random.h"
 #include "bdev/bdev.h"
 #include "map/map.h"
@@ -32,12 +33,8 @@ static uint64_t monotonic_ns(void *context)
 static int read_options(const struct dmcore_options *from, struct dmcore_options *to)
 {
 	memset(to, 0, sizeof(*to));
-	if (from) {
-		if (from->struct_size < sizeof(from->struct_size))
-			return dmcore__error(-EINVAL, "core options: struct_size isn't set");
-		memcpy(to, from,
-		       from->struct_size < sizeof(*to) ? from->struct_size : sizeof(*to));
-	}
+	if (from && !dmcore__struct_take(to, sizeof(*to), from))
+		return dmcore__error(-EINVAL, "core options: struct_size isn't set");
 	if (to->flags & ~DMCORE_SERVICE_MANUAL)
 		return dmcore__error(-EINVAL, "core options: unknown flag");
 	if (to->backend > DMCORE_BACKEND_PREAD)

@@ -45,6 +45,7 @@ base_sources = \
 	lib/base/list.h \
 	lib/base/log.c \
 	lib/base/log.h \
+	lib/base/options.h \
 	lib/base/random.h \
 	lib/base/text.c \
 	lib/base/text.h \

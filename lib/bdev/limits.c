@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/options.h"
 #include "bdev/bdev.h"
 
 void dmcore__limits_default(struct dmcore_limits *limits)
@@ -35,11 +36,9 @@ int dmcore__limits_copy_out(const struct dmcore_limits *from, struct dmcore_limi
 
 int dmcore__limits_copy_in(const struct dmcore_limits *from, struct dmcore_limits *to)
 {
-	if (from->struct_size < sizeof(from->struct_size))
-		return -EINVAL;
 	dmcore__limits_default(to);
-	memcpy(to, from,
-	       from->struct_size < sizeof(*to) ? from->struct_size : sizeof(*to));
+	if (!dmcore__struct_take(to, sizeof(*to), from))
+		return -EINVAL;
 	to->struct_size = sizeof(*to);
 	return 0;
 }

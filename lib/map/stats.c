@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/error.h"
+#include "base/options.h"
 #include "queue/drain.h"
 
 static int no_memory(void)
@@ -270,9 +271,8 @@ static int check_bounds(const struct dmcore_stats_options *options)
 static int read_options(const struct dmcore_stats_options *from, struct dmcore_stats_options *to)
 {
 	memset(to, 0, sizeof(*to));
-	if (!from || from->struct_size < sizeof(from->struct_size))
+	if (!from || !dmcore__struct_take(to, sizeof(*to), from))
 		return dmcore__error(-EINVAL, "region options: struct_size isn't set");
-	memcpy(to, from, from->struct_size < sizeof(*to) ? from->struct_size : sizeof(*to));
 	if (to->flags & ~(DMCORE_STATS_PRECISE | DMCORE_STATS_BY_TARGET))
 		return dmcore__error(-EINVAL, "region options: unknown flag in 0x%x", to->flags);
 	return check_bounds(to);

@@ -15,6 +15,7 @@
 #include "base/assert.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/options.h"
 #include "queue/drain.h"
 #include "queue/inbox.h"
 
@@ -171,12 +172,8 @@ static unsigned int default_if_0(unsigned int value, unsigned int otherwise)
 static int read_options(const struct dmcore_queue_options *from, struct dmcore_queue_options *to)
 {
 	memset(to, 0, sizeof(*to));
-	if (from) {
-		if (from->struct_size < sizeof(from->struct_size))
-			return dmcore__error(-EINVAL, "queue options: struct_size isn't set");
-		memcpy(to, from,
-		       from->struct_size < sizeof(*to) ? from->struct_size : sizeof(*to));
-	}
+	if (from && !dmcore__struct_take(to, sizeof(*to), from))
+		return dmcore__error(-EINVAL, "queue options: struct_size isn't set");
 	to->depth = default_if_0(to->depth, DMCORE_QUEUE_DEPTH_DEFAULT);
 	to->bios = default_if_0(to->bios, DMCORE_QUEUE_BIOS_DEFAULT);
 	to->splits = default_if_0(to->splits, DMCORE_QUEUE_SPLITS_DEFAULT);

@@ -10,6 +10,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/heap.h"
+#include "base/options.h"
 #include "sim/sim.h"
 
 _Static_assert(sizeof(struct dmcore__sim_request) <= DMCORE_BIO_DRIVER_BYTES,
@@ -25,9 +26,8 @@ static int read_options(const struct dmcore_sim_disk_options *from,
 	uint64_t bytes;
 
 	memset(to, 0, sizeof(*to));
-	if (!from || from->struct_size < sizeof(from->struct_size))
+	if (!from || !dmcore__struct_take(to, sizeof(*to), from))
 		return dmcore__error(-EINVAL, "sim disk: struct_size isn't set");
-	memcpy(to, from, from->struct_size < sizeof(*to) ? from->struct_size : sizeof(*to));
 	if (to->logical_block_bytes == 0)
 		to->logical_block_bytes = DMCORE_SECTOR_BYTES;
 	if (to->atomic_bytes == 0)

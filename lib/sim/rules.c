@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/options.h"
 #include "sim/sim.h"
 
 static bool needs_status(enum dmcore_sim_action action)
@@ -16,9 +17,8 @@ int dmcore_sim_rule_add(struct dmcore_sim_disk *disk, const struct dmcore_sim_ru
 {
 	struct dmcore_sim_rule own = { .struct_size = 0 };
 
-	if (!disk || !rule || rule->struct_size < sizeof(rule->struct_size))
+	if (!disk || !rule || !dmcore__struct_take(&own, sizeof(own), rule))
 		return dmcore__error(-EINVAL, "a rule's struct_size isn't set");
-	memcpy(&own, rule, rule->struct_size < sizeof(own) ? rule->struct_size : sizeof(own));
 	if (own.action > DMCORE_SIM_CORRUPT)
 		return dmcore__error(-EINVAL, "rule: unknown action");
 	if (own.ops >> DMCORE_OP_COUNT)

@@ -13,6 +13,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/options.h"
 #include "sim/sim.h"
 
 #define STATES_PER_CUT_DEFAULT 1024u
@@ -410,12 +411,8 @@ static int read_options(const struct dmcore_sim_states_options *from,
 			struct dmcore_sim_states_options *to)
 {
 	memset(to, 0, sizeof(*to));
-	if (from) {
-		if (from->struct_size < sizeof(from->struct_size))
-			return dmcore__error(-EINVAL, "states options: struct_size isn't set");
-		memcpy(to, from,
-		       from->struct_size < sizeof(*to) ? from->struct_size : sizeof(*to));
-	}
+	if (from && !dmcore__struct_take(to, sizeof(*to), from))
+		return dmcore__error(-EINVAL, "states options: struct_size isn't set");
 	if (to->states_per_cut == 0)
 		to->states_per_cut = STATES_PER_CUT_DEFAULT;
 	if (to->cuts > DMCORE_SIM_CUTS_END || to->flags & ~DMCORE_SIM_GARBAGE ||

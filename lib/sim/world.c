@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/heap.h"
+#include "base/options.h"
 #include "queue/queue.h"
 #include "queue/service.h"
 #include "sim/sim.h"
@@ -235,20 +236,18 @@ static void free_world(struct dmcore_sim *sim)
 
 int dmcore_sim_create(const struct dmcore_sim_options *options, struct dmcore_sim **result)
 {
+	struct dmcore_sim_options own = { .struct_size = 0 };
 	struct dmcore_sim *sim;
 
 	if (!result)
 		return -EINVAL;
 	*result = NULL;
-	if (options && options->struct_size < sizeof(options->struct_size))
+	if (options && !dmcore__struct_take(&own, sizeof(own), options))
 		return dmcore__error(-EINVAL, "sim options: struct_size isn't set");
 	sim = dmcore__sim_reserve(sizeof(*sim));
 	if (!sim)
 		return dmcore__error(-ENOMEM, "no memory for a world");
-	if (options)
-		memcpy(&sim->options, options, options->struct_size < sizeof(sim->options) ?
-						       options->struct_size :
-						       sizeof(sim->options));
+	sim->options = own;
 	sim->driver = dmcore__sim_driver;
 	dmcore__random_start(&sim->random, sim->options.seed, 0);
 	sim->log_hash = sim->options.seed;
@@ -283,11 +282,8 @@ int dmcore_sim_core(struct dmcore_sim *sim, const struct dmcore_options *options
 	if (!sim || !result)
 		return dmcore__error(-EINVAL, "no world, or no result");
 	*result = NULL;
-	if (options && options->struct_size < sizeof(options->struct_size))
+	if (options && !dmcore__struct_take(&own, sizeof(own), options))
 		return dmcore__error(-EINVAL, "core options: struct_size isn't set");
-	if (options)
-		memcpy(&own, options, options->struct_size < sizeof(own) ? options->struct_size :
-									   sizeof(own));
 	own.struct_size = sizeof(own);
 	own.flags |= DMCORE_SERVICE_MANUAL;
 	own.seed = dmcore__random_next(&sim->random);

@@ -25,21 +25,6 @@ static inline bool wants_signal(struct dmcore_queue *queue)
 	return atomic_load_explicit(&queue->wants_signal, memory_order_relaxed);
 }
 
-/* 0, -EOWNERDEAD in a child of fork(), or -EPERM for a thread that isn't the owner. */
-static int set_owner(struct dmcore_queue *queue)
-{
-	if (dmcore__unlikely(!dmcore__alive(queue->core)))
-		return -EOWNERDEAD;
-	if (dmcore__unlikely(!atomic_load_explicit(&queue->owned, memory_order_relaxed)))
-		dmcore__queue_own(queue);
-	if (dmcore__unlikely(!pthread_equal(atomic_load_explicit(&queue->owner,
-								 memory_order_relaxed),
-					    pthread_self()) &&
-			     !queue->migrates))
-		return -EPERM;
-	return 0;
-}
-
 /* Nanoseconds until `deadline_ns`, 0 when it is over. */
 static int64_t time_left_ns(const struct dmcore_queue *queue, uint64_t deadline_ns)
 {
@@ -183,7 +168,7 @@ int dmcore_queue_poll(struct dmcore_queue *queue, unsigned int min, unsigned int
 		return -EINVAL;
 	if (dmcore__unlikely(queue->polling))
 		return -EDEADLK;
-	ret = set_owner(queue);
+	ret = dmcore__queue_set_owner(queue);
 	if (dmcore__unlikely(ret))
 		return ret;
 	queue->polling = true;
@@ -205,7 +190,7 @@ int dmcore_queue_kick(struct dmcore_queue *queue)
 
 	if (!queue)
 		return -EINVAL;
-	ret = set_owner(queue);
+	ret = dmcore__queue_set_owner(queue);
 	if (ret)
 		return ret;
 	if (queue->backend->inflight)
@@ -240,7 +225,7 @@ int dmcore_queue_fd(struct dmcore_queue *queue)
 
 	if (!queue)
 		return -EINVAL;
-	ret = set_owner(queue);
+	ret = dmcore__queue_set_owner(queue);
 	if (ret)
 		return ret;
 	if (queue->epoll_fd >= 0)
@@ -296,7 +281,7 @@ int dmcore_queue_register_buffers(struct dmcore_queue *queue, const struct dmio_
 			return dmcore__error(-EINVAL, "register_buffers: buffer %u is empty or "
 						      "longer than 1 GiB", i);
 	}
-	ret = set_owner(queue);
+	ret = dmcore__queue_set_owner(queue);
 	if (ret)
 		return dmcore__error(ret, "register_buffers: not by the owner of the queue");
 	if (queue->inflight)
@@ -340,7 +325,7 @@ int dmcore_fileio_start(struct dmcore_queue *queue, struct dmcore_fileio *io)
 {
 	struct dmcore *core = queue->core;
 
-	set_owner(queue);
+	dmcore__queue_set_owner(queue);
 	if (dmcore__unlikely(core->fault_fileio != NULL) &&
 	    core->fault_fileio(core->fault_context, io, &io->result))
 		return 1;

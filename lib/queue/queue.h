@@ -6,6 +6,7 @@
 #ifndef DMCORE_LIB_QUEUE_QUEUE_H
 #define DMCORE_LIB_QUEUE_QUEUE_H
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -177,6 +178,22 @@ static inline void dmcore__queue_own(struct dmcore_queue *queue)
 	atomic_store_explicit(&queue->owner, pthread_self(), memory_order_relaxed);
 	atomic_store_explicit(&queue->owned, true, memory_order_release);
 	queue->submitting = false;
+}
+
+/* Makes the calling thread the owner if there is none. 0, -EOWNERDEAD in a child of fork(), or
+ * -EPERM for a thread that isn't the owner. */
+static inline int dmcore__queue_set_owner(struct dmcore_queue *queue)
+{
+	if (dmcore__unlikely(!dmcore__alive(queue->core)))
+		return -EOWNERDEAD;
+	if (dmcore__unlikely(!atomic_load_explicit(&queue->owned, memory_order_relaxed)))
+		dmcore__queue_own(queue);
+	if (dmcore__unlikely(!pthread_equal(atomic_load_explicit(&queue->owner,
+								 memory_order_relaxed),
+					    pthread_self()) &&
+			     !queue->migrates))
+		return -EPERM;
+	return 0;
 }
 
 static inline void dmcore__chain_append(struct dmcore__bio_chain *chain, struct dmcore_bio *bio)

@@ -8,18 +8,15 @@
 #include "base/checked.h"
 #include "base/heap.h"
 
-/* ---- timers ---- */
-
 int dmcore_timer_start(struct dmcore_queue *queue, struct dmcore_timer *timer, uint64_t at_ns)
 {
+	int ret;
+
 	if (!queue || !timer || !timer->fn)
 		return -EINVAL;
-	if (!dmcore__alive(queue->core))
-		return -EOWNERDEAD;
-	if (!atomic_load_explicit(&queue->owned, memory_order_relaxed))
-		dmcore__queue_own(queue);
-	if (!dmcore__queue_is_own(queue) && !queue->migrates)
-		return -EPERM;
+	ret = dmcore__queue_set_owner(queue);
+	if (ret)
+		return ret;
 	if (timer->previous)
 		dmcore__heap_remove(&queue->timers, timer);
 	/* Not before those that were due already: they would never have their turn. */

@@ -202,8 +202,7 @@ static void fold(struct dmcore__sim_cache *cache, struct dmcore__sim_write *writ
 
 static bool is_settled(const struct dmcore__sim_write *write)
 {
-	return write->durable_nr != DMCORE__SIM_NEVER ||
-	       (write->failed && write->end_nr != DMCORE__SIM_NEVER);
+	return write->failed || write->durable_nr != DMCORE__SIM_NEVER;
 }
 
 /* Takes away the oldest writes as far as nothing needs them. */

@@ -79,6 +79,8 @@ bdev_sources = \
 	lib/bdev/bdev.h \
 	lib/bdev/bio.c \
 	lib/bdev/bio.h \
+	lib/bdev/copy.c \
+	lib/bdev/extent.c \
 	lib/bdev/fan.c \
 	lib/bdev/leaf.c \
 	lib/bdev/limits.c \
@@ -98,6 +100,7 @@ map_sources = \
 	lib/map/depth.c \
 	lib/map/device.c \
 	lib/map/event.c \
+	lib/map/extent.c \
 	lib/map/flush.c \
 	lib/map/info.c \
 	lib/map/limits.c \
@@ -121,6 +124,7 @@ map_sources = \
 sim_sources = \
 	lib/sim/cache.c \
 	lib/sim/disk.c \
+	lib/sim/extent.c \
 	lib/sim/rules.c \
 	lib/sim/shrink.c \
 	lib/sim/sim.h \

@@ -29,7 +29,9 @@ unit_tests = \
 	tests/unit/base/test_args \
 	tests/unit/base/test_text \
 	tests/unit/bdev/test_bio \
+	tests/unit/bdev/test_copy \
 	tests/unit/bdev/test_driver \
+	tests/unit/bdev/test_extent \
 	tests/unit/bdev/test_fan \
 	tests/unit/bdev/test_file \
 	tests/unit/bdev/test_file_block \
@@ -53,6 +55,7 @@ unit_tests = \
 	tests/unit/map/test_device \
 	tests/unit/map/test_device_io \
 	tests/unit/map/test_events \
+	tests/unit/map/test_extent \
 	tests/unit/map/test_features \
 	tests/unit/map/test_fenced \
 	tests/unit/map/test_flush \
@@ -87,6 +90,7 @@ unit_tests = \
 	tests/unit/queue/test_signals \
 	tests/unit/queue/test_timers \
 	tests/unit/queue/test_turns \
+	tests/unit/sim/test_extent \
 	tests/unit/sim/test_refusals \
 	tests/unit/sim/test_rules \
 	tests/unit/sim/test_states \
@@ -239,6 +243,7 @@ EXTRA_DIST += tests/support/plain_runner.c
 wrap_flag = -Wl,--wrap=
 tests_unit_bdev_test_file_kernel_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), \
 	open stat fstat fstatfs statx mmap lseek read access ioctl)
+tests_unit_bdev_test_extent_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), lseek fstat)
 tests_unit_map_test_fenced_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), syscall)
 tests_unit_sim_test_refusals_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), mmap munmap)
 tests_unit_queue_test_kernel_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), \

@@ -151,6 +151,39 @@ DMCORE_API bool dmcore_bdev_is_read_only(const struct dmcore_bdev *bdev);
  */
 DMCORE_API int dmcore_bdev_limits(const struct dmcore_bdev *bdev, struct dmcore_limits *limits);
 
+/** What a stretch of a device holds. */
+enum dmcore_extent_kind {
+	DMCORE_EXTENT_DATA, /**< Anything. */
+	DMCORE_EXTENT_ZERO, /**< Reads as zeroes without being read: a hole of a file, a `zero`
+			         target. */
+};
+
+/** A stretch of a device that is of one kind. */
+struct dmcore_extent {
+	enum dmcore_extent_kind kind; /**< What it holds. */
+	uint64_t count;               /**< Sectors, from the one that was asked about. */
+};
+
+/**
+ * Tells where a device holds data and where it is known to read as zeroes: holes of files, and what
+ * mapped devices have over them. What can't be known is data. An answer is as old as a read that
+ * ended at the same moment.
+ *
+ * @param[in]  bdev    The device.
+ * @param[in]  sector  From here on.
+ * @param[in]  count   Sectors to look at, at the most; not 0.
+ * @param[out] extent  The stretch that begins at @p sector: 1 to @p count sectors, and a multiple
+ *                     of the logical block if both numbers are. What follows may be of the same
+ *                     kind.
+ * @retval 0        Told.
+ * @retval -EINVAL  No device, no extent, or a count of 0.
+ * @retval -EIO     Behind the end of the device; or a mapped device has no table there.
+ * @threads   control. Makes system calls that may block for a moment, but waits for no I/O; also on
+ *            suspended devices, whose live table it looks at.
+ */
+DMCORE_API int dmcore_bdev_extent(struct dmcore_bdev *bdev, uint64_t sector, uint64_t count,
+				  struct dmcore_extent *extent);
+
 /**
  * @name Plain I/O
  * Blocking calls for programs without a queue. Each borrows a queue of the core's own for its

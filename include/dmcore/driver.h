@@ -72,6 +72,23 @@ struct dmcore_driver {
 	 * 0, or as open, which fails the opening. Control thread.
 	 */
 	int (*refresh)(struct dmcore_bdev *bdev);
+
+	/**
+	 * Optional: as dmcore_bdev_extent(), for sectors that the device has. Without it all is
+	 * data. May be called on several threads at once.
+	 */
+	int (*extent)(struct dmcore_bdev *bdev, uint64_t sector, uint64_t count,
+		      struct dmcore_extent *extent);
+
+	/**
+	 * Optional: fills the range of a bio, which is of operation DMCORE_OP_WRITE and has no
+	 * memory, with as many sectors of @p from, a device of the same driver, without the data
+	 * passing through the process; they may be shared. The core has checked both ranges, and
+	 * splits nothing. Ends as submit does. Any failure has the data copied in the ordinary way,
+	 * so part of the range may have been written.
+	 */
+	void (*copy)(struct dmcore_bdev *bdev, struct dmcore_bio *bio, struct dmcore_bdev *from,
+		     uint64_t from_sector);
 };
 
 /**
@@ -194,6 +211,7 @@ enum dmcore_fileio_op {
 	DMCORE_FILEIO_DATASYNC,  /**< fdatasync(). */
 	DMCORE_FILEIO_FALLOCATE, /**< fallocate() with mode. */
 	DMCORE_FILEIO_DISCARD,   /**< ioctl(BLKDISCARD). Runs inside the call even with io_uring. */
+	DMCORE_FILEIO_COPY,      /**< copy_file_range(). Likewise. */
 };
 
 /** Runs inside the poll of the queue when a pending dmcore_fileio has its result. */
@@ -204,10 +222,13 @@ struct dmcore_fileio {
 	struct dmcore_fileio *next;     /**< The queue's. */
 	dmcore_fileio_done_fn done;     /**< Required. */
 	struct dmcore_file *file;       /**< From dmcore_file_attach(). */
-	const struct dmio_bvec *vecs;   /**< READ, WRITE: borrowed until the end. */
+	union {
+		const struct dmio_bvec *vecs; /**< READ, WRITE: borrowed until the end. */
+		struct dmcore_file *from;     /**< COPY: the file that is copied from. */
+	};
 	uint64_t offset_bytes;          /**< Where in the file. */
 	uint64_t len_bytes;             /**< Of all vecs together; or of the range. */
-	uint32_t num_vecs;              /**< 1..1024. */
+	uint32_t num_vecs;              /**< READ, WRITE: 1..1024. */
 	uint8_t op;                     /**< enum dmcore_fileio_op. */
 	uint8_t unused;                 /**< Zero. */
 	uint16_t tag;                   /**< The driver's. */
@@ -215,6 +236,7 @@ struct dmcore_fileio {
 	int32_t unused2;                /**< Zero. */
 	int64_t result;                 /**< Bytes or 0, or negative errno. Short counts, -EINTR and
 					     -EAGAIN are handed on for the driver to deal with. */
+	uint64_t from_offset_bytes;     /**< COPY: where in the file that is copied from. */
 };
 
 /**

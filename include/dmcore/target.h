@@ -102,6 +102,14 @@ enum dmcore_end_result {
 typedef int (*dmcore_iterate_fn)(struct dmcore_target *target, struct dmcore_bdev *bdev,
 				 uint64_t start, uint64_t length, void *context);
 
+/** What a target has at a sector, see dmcore_target_type::extent. */
+struct dmcore_place {
+	struct dmcore_bdev *bdev;     /**< A device below, or NULL. */
+	uint64_t sector;              /**< Where on it. */
+	uint64_t count;               /**< Sectors in one piece. */
+	enum dmcore_extent_kind kind; /**< Without a bdev: what they hold. */
+};
+
 /** A type of target. Static and constant; must outlive its core. */
 struct dmcore_target_type {
 	size_t struct_size;      /**< sizeof(struct dmcore_target_type) of the author; what an
@@ -199,6 +207,15 @@ struct dmcore_target_type {
 	 */
 	int (*message)(struct dmcore_target *target, struct dmcore_args *args,
 		       struct dmcore_text *reply);
+
+	/**
+	 * Optional: tells what the target has at a sector, for dmcore_bdev_extent(). Like map it
+	 * counts from the start of the table. @p place comes with count set to what is asked about,
+	 * within the target; the target makes count smaller where less is of one piece, and either
+	 * sets bdev and sector, whose kind it is then, or leaves bdev NULL and sets kind. Without
+	 * it all is data. May be called on several threads at once, and must not block.
+	 */
+	void (*extent)(struct dmcore_target *target, uint64_t sector, struct dmcore_place *place);
 };
 
 /**

@@ -335,7 +335,8 @@ static int uring_start(struct dmcore__backend *backend, struct dmcore_fileio *io
 			return 1;
 		}
 	}
-	if (dmcore__unlikely(io->op == DMCORE_FILEIO_DISCARD)) {
+	/* Rings have no such operations. */
+	if (dmcore__unlikely(io->op >= DMCORE_FILEIO_DISCARD)) {
 		io->result = dmcore__fileio_run(io);
 		return 1;
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The backend of plain system calls: in the submitter, or by a pool of workers. The only file that
- * calls pread, pwrite and their kin.
+ * calls pread, pwrite, copy_file_range and their kin.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -57,6 +57,14 @@ static int64_t run_rw(const struct dmcore_fileio *io)
 	return pwritev2(fd, iov, (int)io->num_vecs, offset, io->flags);
 }
 
+static int64_t run_copy(const struct dmcore_fileio *io)
+{
+	off_t from_offset = (off_t)io->from_offset_bytes;
+	off_t offset = (off_t)io->offset_bytes;
+
+	return copy_file_range(io->from->fd, &from_offset, io->file->fd, &offset, io->len_bytes, 0);
+}
+
 int64_t dmcore__fileio_run(const struct dmcore_fileio *io)
 {
 	uint64_t range[2] = { io->offset_bytes, io->len_bytes };
@@ -76,6 +84,9 @@ int64_t dmcore__fileio_run(const struct dmcore_fileio *io)
 		break;
 	case DMCORE_FILEIO_DISCARD:
 		ret = ioctl(fd, BLKDISCARD, range);
+		break;
+	case DMCORE_FILEIO_COPY:
+		ret = run_copy(io);
 		break;
 	default:
 		return -EINVAL;

@@ -239,12 +239,10 @@ static int driver_error(const char *spec, int ret)
 /* A device that is open already is to be opened once more. */
 static int refresh_leaf(struct dmcore_bdev *bdev)
 {
-	const struct dmcore_driver *driver = bdev->driver;
-
-	if (driver->struct_size < sizeof(*driver) || !driver->refresh)
+	if (!DMCORE__DRIVER_HAS(bdev->driver, refresh))
 		return 0;
 	dmcore__error_clear();
-	return driver_error(bdev->name, driver->refresh(bdev));
+	return driver_error(bdev->name, bdev->driver->refresh(bdev));
 }
 
 static int open_leaf(struct dmcore *core, const char *spec, unsigned int flags,

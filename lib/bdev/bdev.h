@@ -9,6 +9,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <dmcore/bdev.h>
@@ -50,6 +51,8 @@ struct dmcore_bdev {
 	unsigned int open_count;
 	unsigned int table_opens;         /* of those, the ones that tables hold */
 	void (*closed)(struct dmcore_bdev *bdev); /* mapped: the last opening was given up */
+	/* Mapped: what the live table has at a sector, as dmcore_target_type::extent; or -EIO. */
+	int (*place)(struct dmcore_bdev *bdev, uint64_t sector, struct dmcore_place *place);
 	_Atomic uint32_t num_failed_flushes; /* a leaf's; each may have lost what others wrote */
 	_Atomic uint32_t num_deferred;    /* bios of all queues that wait for a resume */
 	uint32_t frame_bytes;             /* completion frames that a bio needs from here down */
@@ -103,6 +106,12 @@ struct dmcore__bdevs {
 	uint32_t num_slots;
 	_Atomic uint64_t generation; /* grows when some device's size or limits change */
 };
+
+/* Whether a driver has an optional function: one of an older author ends before it. */
+#define DMCORE__DRIVER_HAS(driver, function)                                                       \
+	((driver)->struct_size >= offsetof(struct dmcore_driver, function) +                       \
+					  sizeof((driver)->function) &&                            \
+	 (driver)->function)
 
 int dmcore__bdevs_create(struct dmcore *core);
 void dmcore__bdevs_destroy(struct dmcore *core);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The life of a bio inside the library: states, completion frames and the fan-out of one bio into
- * pieces. bio.c runs the submit and completion loops, fan.c the pieces, leaf.c the last step;
- * map/submit.c pushes frames.
+ * pieces. bio.c runs the submit and completion loops, fan.c the pieces, leaf.c the last step,
+ * copy.c what the kernel copies; map/submit.c pushes frames.
  *
  * A frame is what a layer leaves on the bio on the way down, to be dealt with on the way up: its
  * data first, then a header, so that the header of the youngest frame is just below the top.
@@ -219,6 +219,15 @@ void dmcore__bio_preflush(struct dmcore_bio *bio);
 /* A bio that waits to be sent to its device again: if it is a flush that a write follows there, it
  * becomes that write, as it was. leaf.c */
 void dmcore__bio_undo_preflush(struct dmcore_bio *bio);
+
+/*
+ * Has the kernel copy: fills the range of a bio with as many sectors of `from`, from `from_sector`
+ * on. The bio is as for dmcore_bio_submit(), but op, flags and memory, which are set here. 0: it
+ * ends as any other, and any error means that the data are to be copied otherwise; part of the
+ * range may have been written. -EOPNOTSUPP: nothing has happened; the two aren't leaves of one
+ * driver that can, the destination is read-only, or a range isn't one of its device's. copy.c
+ */
+int dmcore__bio_submit_copy(struct dmcore_bio *bio, struct dmcore_bdev *from, uint64_t from_sector);
 
 /* Has a bio wait for its device, bio->bdev, to be resumed: the owner's replay sends it again. */
 void dmcore__bio_defer(struct dmcore_bio *bio);

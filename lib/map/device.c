@@ -94,6 +94,7 @@ int dmcore__device_create(struct dmcore *core, const char *name, const char *uui
 	if (ret)
 		goto free_uuid;
 	device->bdev->closed = dmcore__device_closed;
+	device->bdev->place = dmcore__map_place;
 	dmcore__list_init(&device->watches);
 	dmcore__list_append(&core->map->devices, &device->link);
 	*result = device;

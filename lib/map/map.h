@@ -2,9 +2,9 @@
 /*
  * Tables, mapped devices and the registry of target types, as the files of map/ share them.
  * registry.c: types; table.c, resources.c, parse.c: building; limits.c, flush.c: completing;
- * submit.c: the way of a bio; device.c, concise.c, info.c: devices; suspend.c: their states;
- * depth.c: how they stand on each other; status.c, message.c: texts; event.c, stats*.c: what is
- * counted.
+ * submit.c: the way of a bio; extent.c: where it goes; device.c, concise.c, info.c: devices;
+ * suspend.c: their states; depth.c: how they stand on each other; status.c, message.c: texts;
+ * event.c, stats*.c: what is counted.
  */
 #ifndef DMCORE_LIB_MAP_MAP_H
 #define DMCORE_LIB_MAP_MAP_H
@@ -210,6 +210,9 @@ int dmcore__device_remove(struct dmcore_device *device);
 void dmcore__device_closed(struct dmcore_bdev *bdev);
 /* Removes every device, uppermost first. */
 void dmcore__devices_destroy(struct dmcore *core);
+
+/* extent.c: as dmcore_bdev::place. */
+int dmcore__map_place(struct dmcore_bdev *bdev, uint64_t sector, struct dmcore_place *place);
 
 /* suspend.c */
 void dmcore__device_set_state(struct dmcore_device *device, enum dmcore__device_state state);

@@ -26,19 +26,8 @@ void dmcore__sim_unreserve(void *memory, uint64_t bytes)
 		munmap(memory, bytes);
 }
 
-void dmcore__sim_copy_sparse(unsigned char *to, const unsigned char *from, uint64_t bytes)
-{
-	static const unsigned char zeroes[4096];
-
-	for (uint64_t at = 0; at < bytes; at += sizeof(zeroes)) {
-		uint64_t part = dmcore__min_u64(bytes - at, sizeof(zeroes));
-
-		if (memcmp(from + at, zeroes, part) != 0)
-			memcpy(to + at, from + at, part);
-	}
-}
-
-static uint64_t touched_bytes(const struct dmcore__sim_cache *cache)
+/* Of a bit for each unit. */
+static uint64_t bits_bytes(const struct dmcore__sim_cache *cache)
 {
 	return ((uint64_t)cache->num_units / 64 + 1) * sizeof(uint64_t);
 }
@@ -62,10 +51,11 @@ int dmcore__sim_cache_create(struct dmcore__sim_cache *cache, uint64_t bytes, ui
 	cache->data = dmcore__sim_reserve((room + 1) * unit_bytes);
 	cache->writes = dmcore__sim_reserve(room * sizeof(*cache->writes));
 	cache->touched = dmcore__sim_reserve(units_bytes);
-	cache->touched_bits = dmcore__sim_reserve(touched_bytes(cache));
+	cache->touched_bits = dmcore__sim_reserve(bits_bytes(cache));
+	cache->data_bits = dmcore__sim_reserve(bits_bytes(cache));
 	if (cache->base && cache->image && cache->heads && cache->places && cache->dirty &&
 	    cache->versions && cache->data && cache->writes && cache->touched &&
-	    cache->touched_bits)
+	    cache->touched_bits && cache->data_bits)
 		return 0;
 	dmcore__sim_cache_destroy(cache);
 	return -ENOMEM;
@@ -86,8 +76,27 @@ void dmcore__sim_cache_destroy(struct dmcore__sim_cache *cache)
 	dmcore__sim_unreserve(cache->data, (room + 1) * cache->unit_bytes);
 	dmcore__sim_unreserve(cache->writes, room * sizeof(*cache->writes));
 	dmcore__sim_unreserve(cache->touched, units_bytes);
-	dmcore__sim_unreserve(cache->touched_bits, touched_bytes(cache));
+	dmcore__sim_unreserve(cache->touched_bits, bits_bytes(cache));
+	dmcore__sim_unreserve(cache->data_bits, bits_bytes(cache));
 	memset(cache, 0, sizeof(*cache));
+}
+
+void dmcore__sim_cache_fill(struct dmcore__sim_cache *cache, const unsigned char *content)
+{
+	static const unsigned char zeroes[4096];
+	uint64_t bytes = (uint64_t)cache->num_units * cache->unit_bytes;
+
+	for (uint64_t at = 0; at < bytes; at += sizeof(zeroes)) {
+		uint64_t part = dmcore__min_u64(bytes - at, sizeof(zeroes));
+
+		if (memcmp(content + at, zeroes, part) == 0)
+			continue;
+		memcpy(cache->base + at, content + at, part);
+		memcpy(cache->image + at, content + at, part);
+		for (uint64_t unit = at / cache->unit_bytes; unit * cache->unit_bytes < at + part;
+		     unit++)
+			dmcore__sim_unit_note(cache, (uint32_t)unit);
+	}
 }
 
 /* ---- the lists of versions ---- */
@@ -335,6 +344,7 @@ int64_t dmcore__sim_write_begin(struct dmcore__sim_cache *cache, uint64_t nr, ui
 	write->skip_bytes = (uint32_t)(offset_bytes % cache->unit_bytes);
 	write->len_bytes = len_bytes;
 	write->failed = false;
+	write->zeroes = false;
 	for (uint32_t i = 0; i < num_units; i++) {
 		uint32_t unit = write->first_unit + i;
 		uint32_t version = write->first_version + i;
@@ -362,6 +372,7 @@ void dmcore__sim_write_end(struct dmcore__sim_cache *cache, uint32_t index, uint
 	cache->num_inflight--;
 	memcpy(cache->image + (uint64_t)write->first_unit * cache->unit_bytes + write->skip_bytes,
 	       data_of(cache, write) + write->skip_bytes, write->len_bytes);
+	dmcore__sim_write_note(cache, write);
 	/* Others may have ended in the same units meanwhile. */
 	fill_edges(cache, write);
 	if (durable && !failed) {
@@ -408,6 +419,7 @@ void dmcore__sim_unit_set(struct dmcore__sim_cache *cache, uint32_t unit,
 	}
 	copy_unit(cache, cache->base, unit, content);
 	copy_unit(cache, cache->image, unit, content);
+	dmcore__sim_unit_note(cache, unit);
 }
 
 void dmcore__sim_unit_load(struct dmcore__sim_cache *cache, uint32_t unit,

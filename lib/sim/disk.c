@@ -257,6 +257,7 @@ static void fill(struct dmcore_sim_disk *disk, struct dmcore__sim_request *reque
 		}
 	} else {
 		memset(data, 0, bytes);
+		disk->cache->writes[request->write].zeroes = true;
 	}
 	if (request->action == DMCORE_SIM_CORRUPT) {
 		uint64_t bit = dmcore__random_below(&disk->sim->random, bytes * 8);
@@ -534,4 +535,5 @@ const struct dmcore_driver dmcore__sim_driver = {
 	.open = sim_open,
 	.close = sim_close,
 	.submit = sim_submit,
+	.extent = dmcore__sim_extent,
 };

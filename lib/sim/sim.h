@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A simulated world from inside. world.c has the clock and the events, disk.c the driver, rules.c
- * the faults, cache.c what a disk keeps of each unit, states.c the crash states.
+ * the faults, cache.c what a disk keeps of each unit, extent.c where that is zero,
+ * states.c the crash states.
  */
 #ifndef DMCORE_LIB_SIM_SIM_H
 #define DMCORE_LIB_SIM_SIM_H
@@ -36,6 +37,7 @@ struct dmcore__sim_write {
 	uint32_t num_taken;     /* versions of the ring, those skipped at its end included */
 	uint32_t num_live;      /* of them, those that are in the units' lists */
 	bool failed;            /* it ended with an error, or a flush that covered it has failed */
+	bool zeroes;            /* and nothing else */
 };
 
 /* What a write has put, or may have put, into one unit. Number 0 is none. */
@@ -76,11 +78,14 @@ struct dmcore__sim_cache {
 	uint32_t *touched;
 	uint32_t num_touched;
 	uint64_t *touched_bits;
+	uint64_t *data_bits; /* units of the image that may hold something else than zeroes */
 };
 
 int dmcore__sim_cache_create(struct dmcore__sim_cache *cache, uint64_t bytes, uint32_t unit_bytes,
 			     uint64_t room, bool tracks);
 void dmcore__sim_cache_destroy(struct dmcore__sim_cache *cache);
+/* The content of one that has just been made. Of what is zero no memory is taken. */
+void dmcore__sim_cache_fill(struct dmcore__sim_cache *cache, const unsigned char *content);
 
 /* Takes versions for a write, submitted by event `nr`; *data is where its bytes are to be put.
  * Returns its index, or -ENOBUFS: all that there is is needed by writes in flight. */
@@ -144,8 +149,13 @@ const unsigned char *dmcore__sim_left(const struct dmcore__sim_cache *cache, uin
 /* Zeroed memory that is taken as it is touched, or NULL. */
 void *dmcore__sim_reserve(uint64_t bytes);
 void dmcore__sim_unreserve(void *memory, uint64_t bytes);
-/* Copies to such memory what isn't zero, so that the rest of it isn't taken. */
-void dmcore__sim_copy_sparse(unsigned char *to, const unsigned char *from, uint64_t bytes);
+
+/* extent.c: reads see something new in a unit, or what a write has put there. */
+void dmcore__sim_unit_note(struct dmcore__sim_cache *cache, uint32_t unit);
+void dmcore__sim_write_note(struct dmcore__sim_cache *cache, const struct dmcore__sim_write *write);
+/* As dmcore_driver::extent. */
+int dmcore__sim_extent(struct dmcore_bdev *bdev, uint64_t sector, uint64_t count,
+		       struct dmcore_extent *extent);
 
 /* ---- disks ---- */
 

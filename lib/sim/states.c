@@ -513,8 +513,7 @@ static int push(struct dmcore_sim_states *states)
 			}
 			return ret;
 		}
-		dmcore__sim_copy_sparse(cache->base, from->base, bytes);
-		dmcore__sim_copy_sparse(cache->image, from->base, bytes);
+		dmcore__sim_cache_fill(cache, from->base);
 		disk->cache = cache;
 	}
 	states->history->recording = false;

@@ -157,6 +157,15 @@ static int delay_iterate_devices(struct dmcore_target *target, dmcore_iterate_fn
 	return ret;
 }
 
+static void delay_extent(struct dmcore_target *target, uint64_t sector, struct dmcore_place *place)
+{
+	const struct delay *delay = target->private_data;
+	const struct path *path = &delay->paths[DELAY_READ];
+
+	place->bdev = path->bdev;
+	place->sector = path->start + (sector - target->begin);
+}
+
 extern const struct dmcore_target_type dmcore__target_delay;
 
 const struct dmcore_target_type dmcore__target_delay = {
@@ -172,4 +181,5 @@ const struct dmcore_target_type dmcore__target_delay = {
 	.resume = delay_start,
 	.status = delay_status,
 	.iterate_devices = delay_iterate_devices,
+	.extent = delay_extent,
 };

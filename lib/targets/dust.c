@@ -342,6 +342,18 @@ static int dust_iterate_devices(struct dmcore_target *target, dmcore_iterate_fn 
 	return fn(target, dust->bdev, dust->start, dmcore_target_len(target), context);
 }
 
+/* Where a read may fail nothing is told, so that whoever goes by it reads. */
+static void dust_extent(struct dmcore_target *target, uint64_t sector, struct dmcore_place *place)
+{
+	const struct dust *dust = target->private_data;
+
+	if (atomic_load_explicit(&dust->fails_reads, memory_order_relaxed) &&
+	    dmcore__badblocks_count(&dust->badblocks) > 0)
+		return;
+	place->bdev = dust->bdev;
+	place->sector = dust->start + (sector - target->begin);
+}
+
 extern const struct dmcore_target_type dmcore__target_dust;
 
 const struct dmcore_target_type dmcore__target_dust = {
@@ -355,4 +367,5 @@ const struct dmcore_target_type dmcore__target_dust = {
 	.status = dust_status,
 	.iterate_devices = dust_iterate_devices,
 	.message = dust_message,
+	.extent = dust_extent,
 };

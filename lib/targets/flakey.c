@@ -224,6 +224,17 @@ static int flakey_iterate_devices(struct dmcore_target *target, dmcore_iterate_f
 	return fn(target, flakey->bdev, flakey->start, dmcore_target_len(target), context);
 }
 
+/* While it is down, what is read may be anything. */
+static void flakey_extent(struct dmcore_target *target, uint64_t sector, struct dmcore_place *place)
+{
+	const struct flakey *flakey = target->private_data;
+
+	if (is_down(flakey))
+		return;
+	place->bdev = flakey->bdev;
+	place->sector = flakey->start + (sector - target->begin);
+}
+
 extern const struct dmcore_target_type dmcore__target_flakey;
 
 const struct dmcore_target_type dmcore__target_flakey = {
@@ -237,4 +248,5 @@ const struct dmcore_target_type dmcore__target_flakey = {
 	.num_bios = flakey_num_bios,
 	.status = flakey_status,
 	.iterate_devices = flakey_iterate_devices,
+	.extent = flakey_extent,
 };

@@ -74,6 +74,14 @@ static int linear_iterate_devices(struct dmcore_target *target, dmcore_iterate_f
 	return fn(target, linear->bdev, linear->start, dmcore_target_len(target), context);
 }
 
+static void linear_extent(struct dmcore_target *target, uint64_t sector, struct dmcore_place *place)
+{
+	const struct linear *linear = target->private_data;
+
+	place->bdev = linear->bdev;
+	place->sector = linear->start + (sector - target->begin);
+}
+
 extern const struct dmcore_target_type dmcore__target_linear;
 
 const struct dmcore_target_type dmcore__target_linear = {
@@ -85,4 +93,5 @@ const struct dmcore_target_type dmcore__target_linear = {
 	.num_bios = linear_num_bios,
 	.status = linear_status,
 	.iterate_devices = linear_iterate_devices,
+	.extent = linear_extent,
 };

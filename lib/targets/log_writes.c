@@ -374,6 +374,15 @@ static void log_writes_io_hints(struct dmcore_target *target, struct dmcore_limi
 	}
 }
 
+static void log_writes_extent(struct dmcore_target *target, uint64_t sector,
+			      struct dmcore_place *place)
+{
+	const struct wlog *log = target->private_data;
+
+	place->bdev = log->data_bdev;
+	place->sector = sector - target->begin;
+}
+
 extern const struct dmcore_target_type dmcore__target_log_writes;
 
 const struct dmcore_target_type dmcore__target_log_writes = {
@@ -392,4 +401,5 @@ const struct dmcore_target_type dmcore__target_log_writes = {
 	.postsuspend = log_writes_postsuspend,
 	.resume = log_writes_resume,
 	.message = log_writes_message,
+	.extent = log_writes_extent,
 };

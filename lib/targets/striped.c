@@ -282,6 +282,20 @@ static int striped_iterate_devices(struct dmcore_target *target, dmcore_iterate_
 	return ret;
 }
 
+static void striped_extent(struct dmcore_target *target, uint64_t sector,
+			   struct dmcore_place *place)
+{
+	const struct striped *striped = target->private_data;
+	uint64_t offset = sector - target->begin;
+	uint64_t chunk = striped->chunk.value;
+	uint32_t stripe;
+
+	place->count = dmcore__min_u64(place->count, chunk - offset % chunk);
+	stripe = locate(striped, &offset);
+	place->bdev = striped->stripe[stripe].bdev;
+	place->sector = striped->stripe[stripe].start + offset;
+}
+
 static void striped_io_hints(struct dmcore_target *target, struct dmcore_limits *limits)
 {
 	const struct striped *striped = target->private_data;
@@ -311,4 +325,5 @@ const struct dmcore_target_type dmcore__target_striped = {
 	.status = striped_status,
 	.iterate_devices = striped_iterate_devices,
 	.io_hints = striped_io_hints,
+	.extent = striped_extent,
 };

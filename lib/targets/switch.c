@@ -300,6 +300,19 @@ static int switch_iterate_devices(struct dmcore_target *target, dmcore_iterate_f
 	return ret;
 }
 
+static void switch_extent(struct dmcore_target *target, uint64_t sector, struct dmcore_place *place)
+{
+	const struct switcher *switcher = target->private_data;
+	uint64_t offset = sector - target->begin;
+	const struct path *path =
+		&switcher->path[path_of(switcher, offset / switcher->region_sectors)];
+
+	place->bdev = path->bdev;
+	place->sector = path->start + offset;
+	place->count = dmcore__min_u64(
+		place->count, switcher->region_sectors - offset % switcher->region_sectors);
+}
+
 extern const struct dmcore_target_type dmcore__target_switch;
 
 const struct dmcore_target_type dmcore__target_switch = {
@@ -312,4 +325,5 @@ const struct dmcore_target_type dmcore__target_switch = {
 	.status = switch_status,
 	.iterate_devices = switch_iterate_devices,
 	.message = switch_message,
+	.extent = switch_extent,
 };

@@ -142,6 +142,19 @@ static int unstriped_iterate_devices(struct dmcore_target *target, dmcore_iterat
 		  context);
 }
 
+static void unstriped_extent(struct dmcore_target *target, uint64_t sector,
+			     struct dmcore_place *place)
+{
+	const struct unstriped *unstriped = target->private_data;
+	uint64_t offset = sector - target->begin;
+	uint64_t chunk = offset / unstriped->chunk_sectors;
+	uint64_t into = offset % unstriped->chunk_sectors;
+
+	place->bdev = unstriped->bdev;
+	place->sector = unstriped->first + offset + chunk * unstriped->gap_sectors;
+	place->count = dmcore__min_u64(place->count, unstriped->chunk_sectors - into);
+}
+
 static void unstriped_io_hints(struct dmcore_target *target, struct dmcore_limits *limits)
 {
 	const struct unstriped *unstriped = target->private_data;
@@ -160,4 +173,5 @@ const struct dmcore_target_type dmcore__target_unstriped = {
 	.status = unstriped_status,
 	.iterate_devices = unstriped_iterate_devices,
 	.io_hints = unstriped_io_hints,
+	.extent = unstriped_extent,
 };

@@ -43,6 +43,13 @@ static unsigned int zero_num_bios(const struct dmcore_target *target, enum dmcor
 	return op == DMCORE_OP_DISCARD ? 1 : 0;
 }
 
+static void zero_extent(struct dmcore_target *target, uint64_t sector, struct dmcore_place *place)
+{
+	(void)target;
+	(void)sector;
+	place->kind = DMCORE_EXTENT_ZERO;
+}
+
 extern const struct dmcore_target_type dmcore__target_zero;
 
 const struct dmcore_target_type dmcore__target_zero = {
@@ -52,4 +59,5 @@ const struct dmcore_target_type dmcore__target_zero = {
 	.ctr = zero_ctr,
 	.map = zero_map,
 	.num_bios = zero_num_bios,
+	.extent = zero_extent,
 };

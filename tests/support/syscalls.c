@@ -12,15 +12,23 @@
 /* Entries of the longest vector that is cut short. */
 #define VECS_MAX 64
 
+/* Whether a call moves data, and so can stop short. */
+static bool moves(const struct dmcore_fileio *io)
+{
+	return io->op <= DMCORE_FILEIO_WRITE || io->op == DMCORE_FILEIO_COPY;
+}
+
 /* Makes a call for its first `bytes` only. */
 static int64_t run_short(const struct dmcore_fileio *io, uint64_t bytes)
 {
 	struct dmio_bvec vecs[VECS_MAX];
 	struct dmcore_fileio part = *io;
 
+	part.len_bytes = bytes;
+	if (io->op == DMCORE_FILEIO_COPY)
+		return dmcore__fileio_run(&part);
 	part.vecs = vecs;
 	part.num_vecs = 0;
-	part.len_bytes = bytes;
 	for (uint32_t i = 0; i < io->num_vecs && i < VECS_MAX && bytes > 0; i++) {
 		vecs[i] = io->vecs[i];
 		if (io->num_vecs == 1 || vecs[i].len_bytes > bytes)
@@ -45,7 +53,7 @@ static int fault_at_random(struct rig *rig, struct dmcore_fileio *io, int64_t *r
 	case 1:
 		return 0;
 	default:
-		if (io->op > DMCORE_FILEIO_WRITE)
+		if (!moves(io))
 			return 0;
 		*result = 1 + (int64_t)rig_random(rig, io->len_bytes);
 		done = run_short(io, ((uint64_t)*result + unit - 1) / unit * unit);
@@ -82,16 +90,14 @@ static bool is_nth(struct syscalls *syscalls)
 
 static int fail_nth(struct syscalls *syscalls, struct dmcore_fileio *io, int64_t *result)
 {
-	bool moves = io->op <= DMCORE_FILEIO_WRITE;
-
-	/* Only what moves data can stop short. */
-	if ((syscalls->nth_result >= 0 && !moves) || !is_nth(syscalls))
+	if ((syscalls->nth_result >= 0 && !moves(io)) || !is_nth(syscalls))
 		return 0;
 	syscalls->failed++;
 	*result = syscalls->nth_result;
 	if (*result >= 0)
 		*result = run_short(io, dmcore__min_u64((uint64_t)*result, io->len_bytes));
-	else if (io->op == DMCORE_FILEIO_DATASYNC || (moves && io->flags & RWF_DSYNC))
+	else if (io->op == DMCORE_FILEIO_DATASYNC ||
+		 (io->op == DMCORE_FILEIO_WRITE && io->flags & RWF_DSYNC))
 		syscalls->failed_to_sync = true;
 	return 1;
 }

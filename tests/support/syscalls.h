@@ -14,7 +14,7 @@
 #include "nth.h"
 #include "rig.h"
 
-#define SYSCALL_OPS (DMCORE_FILEIO_DISCARD + 1)
+#define SYSCALL_OPS (DMCORE_FILEIO_COPY + 1)
 #define ALWAYS 1000000u
 
 /* What happens to the next system calls of one kind. */

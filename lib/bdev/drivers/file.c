@@ -104,4 +104,6 @@ const struct dmcore_driver dmcore__driver_file = {
 	.close = dmcore__filedev_close,
 	.submit = file_submit,
 	.refresh = dmcore__filedev_refresh,
+	.extent = dmcore__filedev_extent,
+	.copy = dmcore__filedev_copy,
 };

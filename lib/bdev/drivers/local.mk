@@ -4,6 +4,8 @@
 
 drivers_sources = \
 	lib/bdev/drivers/file.c \
+	lib/bdev/drivers/file/copy.c \
+	lib/bdev/drivers/file/extent.c \
 	lib/bdev/drivers/file/file.h \
 	lib/bdev/drivers/file/open.c \
 	lib/bdev/drivers/file/range.c \

@@ -5,11 +5,13 @@
  * Specification:  mem:SIZE[,name=WORD][,block=BYTES]
  *
  * SIZE is in bytes, or with a suffix k, M, G or T in their powers of 1024, or with s in sectors.
- * Memory is taken when it is first written, so the size may be far above what the machine has.
+ * Memory is taken when it is first written, so the size may be far above what the machine has; of
+ * chunks that never were it is known that they are zero.
  * Openings with the same name are one disk; SIZE and block of the first count. Called by the core
  * through the driver's functions.
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,10 +25,16 @@
 /* Characters of a name, its NUL included. */
 #define NAME_BYTES 64
 
+/* What is known to be zero is known in chunks of 64 KiB; one answer looks at 4 GiB. */
+#define CHUNK_SHIFT 16
+#define LOOK_CHUNKS_MAX (UINT64_C(1) << 16)
+
 struct mem {
 	char *memory;
 	uint64_t bytes;
 	uint64_t page_bytes;
+	_Atomic uint64_t *written; /* a bit for each chunk; none is ever taken back */
+	uint64_t written_bytes;
 };
 
 struct mem_args {
@@ -149,6 +157,24 @@ static int mem_identify(struct dmcore *core, const char *text, char *key, size_t
 	return 0;
 }
 
+/* Zeroed memory that is taken as it is written; NULL: no room. */
+static void *reserve(uint64_t bytes)
+{
+	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return memory == MAP_FAILED ? NULL : memory;
+}
+
+static void destroy(struct dmcore *core, struct mem *mem)
+{
+	if (mem->memory)
+		munmap(mem->memory, mem->bytes);
+	if (mem->written)
+		munmap(mem->written, mem->written_bytes);
+	dmcore_free(core, mem);
+}
+
 static int mem_open(struct dmcore_bdev *bdev, const char *text, unsigned int flags)
 {
 	struct dmcore_limits limits = {
@@ -171,26 +197,25 @@ static int mem_open(struct dmcore_bdev *bdev, const char *text, unsigned int fla
 		return -ENOMEM;
 	mem->bytes = args.size_bytes;
 	mem->page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
-	mem->memory = mmap(NULL, mem->bytes, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (mem->memory == MAP_FAILED) {
+	mem->written_bytes = ((mem->bytes >> CHUNK_SHIFT) / 64 + 1) * sizeof(*mem->written);
+	mem->memory = reserve(mem->bytes);
+	mem->written = reserve(mem->written_bytes);
+	if (!mem->memory || !mem->written) {
 		ret = dmcore_bdev_open_error(bdev, -ENOMEM, "no room for %llu bytes of memory",
 					     (unsigned long long)mem->bytes);
-		goto free_mem;
+		goto fail;
 	}
 	limits.logical_block_bytes = args.block_bytes;
 	limits.discard_granularity_bytes = (uint32_t)mem->page_bytes;
 	ret = dmcore_bdev_set_limits(bdev, &limits);
 	if (ret)
-		goto unmap;
+		goto fail;
 	dmcore_bdev_set_size(bdev, dmcore__bytes_to_sectors(mem->bytes));
 	dmcore_bdev_set_private(bdev, mem);
 	return 0;
 
-unmap:
-	munmap(mem->memory, mem->bytes);
-free_mem:
-	dmcore_free(core, mem);
+fail:
+	destroy(core, mem);
 	return ret;
 }
 
@@ -198,8 +223,7 @@ static void mem_close(struct dmcore_bdev *bdev)
 {
 	struct mem *mem = dmcore_bdev_private(bdev);
 
-	munmap(mem->memory, mem->bytes);
-	dmcore_free(dmcore_bdev_core(bdev), mem);
+	destroy(dmcore_bdev_core(bdev), mem);
 }
 
 /* Zeroes a range, and gives back the whole pages in it. */
@@ -220,6 +244,25 @@ static void zero(const struct mem *mem, uint64_t offset_bytes, uint64_t len_byte
 	memset(mem->memory + last_page, 0, end_bytes - last_page);
 }
 
+static bool is_written(const struct mem *mem, uint64_t chunk)
+{
+	return atomic_load_explicit(&mem->written[chunk / 64], memory_order_relaxed) >>
+		       chunk % 64 &
+	       1;
+}
+
+/* Before it is. */
+static void note_written(const struct mem *mem, uint64_t offset_bytes, uint64_t len_bytes)
+{
+	uint64_t last = (offset_bytes + len_bytes - 1) >> CHUNK_SHIFT;
+
+	for (uint64_t chunk = offset_bytes >> CHUNK_SHIFT; chunk <= last; chunk++) {
+		if (!is_written(mem, chunk))
+			atomic_fetch_or_explicit(&mem->written[chunk / 64],
+						 UINT64_C(1) << chunk % 64, memory_order_relaxed);
+	}
+}
+
 static void mem_submit(struct dmcore_bdev *bdev, struct dmcore_bio *bio)
 {
 	const struct mem *mem = dmcore_bdev_private(bdev);
@@ -229,6 +272,8 @@ static void mem_submit(struct dmcore_bdev *bdev, struct dmcore_bio *bio)
 	switch (bio->op) {
 	case DMCORE_OP_READ:
 	case DMCORE_OP_WRITE:
+		if (bio->op == DMCORE_OP_WRITE)
+			note_written(mem, offset_bytes, dmcore__sectors_to_bytes(bio->count));
 		status = dmcore_bio_copy(bio, mem->memory + offset_bytes);
 		break;
 	case DMCORE_OP_DISCARD:
@@ -244,6 +289,24 @@ static void mem_submit(struct dmcore_bdev *bdev, struct dmcore_bio *bio)
 	dmcore_bio_complete(bio, status);
 }
 
+static int mem_extent(struct dmcore_bdev *bdev, uint64_t sector, uint64_t count,
+		      struct dmcore_extent *extent)
+{
+	const struct mem *mem = dmcore_bdev_private(bdev);
+	uint64_t begin_bytes = dmcore__sectors_to_bytes(sector);
+	uint64_t end_bytes = begin_bytes + dmcore__sectors_to_bytes(count);
+	uint64_t chunk = begin_bytes >> CHUNK_SHIFT;
+	uint64_t last = dmcore__min_u64((end_bytes - 1) >> CHUNK_SHIFT, chunk + LOOK_CHUNKS_MAX);
+	bool written = is_written(mem, chunk);
+
+	while (chunk < last && is_written(mem, chunk + 1) == written)
+		chunk++;
+	end_bytes = dmcore__min_u64(end_bytes, (chunk + 1) << CHUNK_SHIFT);
+	extent->kind = written ? DMCORE_EXTENT_DATA : DMCORE_EXTENT_ZERO;
+	extent->count = dmcore__bytes_to_sectors(end_bytes - begin_bytes);
+	return 0;
+}
+
 extern const struct dmcore_driver dmcore__driver_mem;
 
 const struct dmcore_driver dmcore__driver_mem = {
@@ -255,4 +318,5 @@ const struct dmcore_driver dmcore__driver_mem = {
 	.open = mem_open,
 	.close = mem_close,
 	.submit = mem_submit,
+	.extent = mem_extent,
 };

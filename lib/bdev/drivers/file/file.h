@@ -7,6 +7,8 @@
  *	request.c   all other requests: who does them, and the loop of their system calls
  *	transfer.c  reads and writes: short counts, vectors, bounce buffers, FUA
  *	range.c     DISCARD and WRITE_ZEROES
+ *	copy.c      copies within the kernel
+ *	extent.c    where the file has holes
  *	sync.c      FLUSH, who asks which opening of the file, and the memory of a sync that failed
  */
 #ifndef DMCORE_LIB_BDEV_DRIVERS_FILE_FILE_H
@@ -78,7 +80,8 @@ struct filedev_request {
 	struct dmcore_bio *bio;
 	filedev_settle_fn settle;
 
-	/* Transfers: what is still to be moved, from where in memory. vec NULL: zeroes. */
+	/* Transfers: what is still to be moved, from where in memory. vec NULL: zeroes. Copies:
+	 * left_bytes alone. */
 	const struct dmio_bvec *vec;
 	uint64_t vec_offset_bytes;
 	uint64_t left_bytes;
@@ -130,6 +133,14 @@ bool dmcore__filedev_write_zeroes(struct filedev_request *request);
 /* range.c */
 void dmcore__filedev_discard(struct filedev_request *request);
 void dmcore__filedev_zero(struct filedev_request *request);
+
+/* copy.c: as dmcore_driver::copy. */
+void dmcore__filedev_copy(struct dmcore_bdev *bdev, struct dmcore_bio *bio,
+			  struct dmcore_bdev *from, uint64_t from_sector);
+
+/* extent.c: as dmcore_driver::extent. */
+int dmcore__filedev_extent(struct dmcore_bdev *bdev, uint64_t sector, uint64_t count,
+			   struct dmcore_extent *extent);
 
 /* sync.c: FLUSH. */
 void dmcore__filedev_sync(struct filedev_request *request);

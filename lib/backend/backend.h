@@ -24,6 +24,7 @@
 struct dmcore_file {
 	struct dmcore *core;
 	int fd;
+	bool cached;   /* goes through the page cache */
 	uint32_t slot; /* index into the rings' tables of registered files, or UINT32_MAX */
 	uint64_t id;   /* never used twice: tells a stale registration from this one */
 };

@@ -25,6 +25,8 @@
 #define IOWQ_WORKERS_MAX 16u
 /* io_uring takes no more in one request. */
 #define CALL_BYTES_MAX (1u << 30)
+/* Copying so much into the page cache takes longer than waking a thread for it. */
+#define LARGE_WRITE_BYTES (64u << 10)
 
 struct uring_backend {
 	struct dmcore__backend base;
@@ -39,6 +41,7 @@ struct uring_backend {
 	struct dmcore_fileio *waiting_head; /* started, no room in the ring yet */
 	struct dmcore_fileio *waiting_tail;
 	unsigned int on_ring;            /* prepared or in the kernel */
+	uint64_t last_large_id;          /* of the file of the last large write to a cache */
 	uint64_t file_ids[DMCORE__FILE_SLOTS]; /* held by the ring's file table; 0: nothing */
 };
 
@@ -280,6 +283,22 @@ static void prepare_rw(struct uring_backend *self, struct io_uring_sqe *sqe,
 	sqe->rw_flags = io->flags;
 }
 
+/*
+ * Whether a request wants a kernel thread of its own. Left to itself the kernel has one thread do
+ * all writes to page caches one after another. For one file that is best, for they exclude each
+ * other; those to several files are to run side by side.
+ */
+static bool wants_thread(struct uring_backend *self, const struct dmcore_fileio *io)
+{
+	bool other;
+
+	if (io->op != DMCORE_FILEIO_WRITE || io->len_bytes < LARGE_WRITE_BYTES || !io->file->cached)
+		return false;
+	other = self->last_large_id != 0 && self->last_large_id != io->file->id;
+	self->last_large_id = io->file->id;
+	return other;
+}
+
 static void prepare(struct uring_backend *self, struct io_uring_sqe *sqe, struct dmcore_fileio *io)
 {
 	int slot = file_slot(self, io->file);
@@ -301,6 +320,8 @@ static void prepare(struct uring_backend *self, struct io_uring_sqe *sqe, struct
 		sqe->fd = slot;
 		sqe->flags |= IOSQE_FIXED_FILE;
 	}
+	if (wants_thread(self, io))
+		sqe->flags |= IOSQE_ASYNC;
 	io_uring_sqe_set_data(sqe, io);
 }
 

@@ -4,6 +4,7 @@
  * devices, files known to the backends. Called by applications and by context.c.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <sched.h>
 #include <string.h>
@@ -370,6 +371,7 @@ int dmcore_file_attach(struct dmcore *core, int fd, struct dmcore_file **result)
 	}
 	file->core = core;
 	file->fd = fd;
+	file->cached = !(fcntl(fd, F_GETFL) & O_DIRECT);
 	file->id = ++core->queues->last_file_id;
 	file->slot = UINT32_MAX;
 	if (core->queues->num_free_file_slots)

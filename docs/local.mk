@@ -23,6 +23,7 @@ dist_man_MANS = \
 	docs/man/dmcore-devices.7 \
 	docs/man/dmcore-targets.7 \
 	docs/man/dmio.7 \
+	docs/man/kcopyd.7 \
 	docs/man/libdmcore.7
 
 .PHONY: docs

@@ -15,6 +15,7 @@
 #include <dmcore/driver.h>
 #include <dmcore/error.h>
 #include <dmcore/event.h>
+#include <dmcore/kcopyd.h>
 #include <dmcore/limits.h>
 #include <dmcore/logwrites.h>
 #include <dmcore/queue.h>

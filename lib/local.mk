@@ -17,6 +17,7 @@ dmcoreinclude_HEADERS = \
 	include/dmcore/driver.h \
 	include/dmcore/error.h \
 	include/dmcore/event.h \
+	include/dmcore/kcopyd.h \
 	include/dmcore/limits.h \
 	include/dmcore/logwrites.h \
 	include/dmcore/queue.h \
@@ -95,6 +96,16 @@ dmio_sources = \
 	lib/dmio/memory.h \
 	lib/dmio/service.c
 
+kcopyd_sources = \
+	lib/kcopyd/client.c \
+	lib/kcopyd/job.c \
+	lib/kcopyd/kcopyd.h \
+	lib/kcopyd/pages.c \
+	lib/kcopyd/service.c \
+	lib/kcopyd/slice.c \
+	lib/kcopyd/sparse.c \
+	lib/kcopyd/throttle.c
+
 map_sources = \
 	lib/map/concise.c \
 	lib/map/depth.c \
@@ -146,6 +157,7 @@ lib_libdmcore_core_la_SOURCES = \
 	$(bdev_sources) \
 	$(drivers_sources) \
 	$(dmio_sources) \
+	$(kcopyd_sources) \
 	$(map_sources) \
 	$(targets_sources) \
 	$(sim_sources)

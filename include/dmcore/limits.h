@@ -107,5 +107,22 @@
 /** Pages that one dm-io client can reserve: 4 GiB in flight. */
 #define DMIO_PAGES_MAX (1u << 20)
 
+/** Destinations of a copy, as in the kernel. */
+#define KCOPYD_DESTS_MAX 8
+/** Pages of DMIO_PAGE_BYTES that one kcopyd client can set aside: 1 GiB, far above what any disk
+ *  needs under way. */
+#define KCOPYD_PAGES_MAX (1u << 18)
+/** Slices of one job under way at the same time, as in the kernel. */
+#define KCOPYD_SUBJOBS_MAX 8
+/** Sectors of a slice, the default: 128 KiB, which stay in a core's cache from the read to the
+ *  write. Larger ones are slower through page caches, and no faster past them. */
+#define KCOPYD_SUBJOB_SECTORS_DEFAULT 256
+/** Sectors of a slice, the largest that can be asked for: the kernel's 1 MiB. */
+#define KCOPYD_SUBJOB_SECTORS_MAX 2048
+/** Jobs of a client's own, the default. */
+#define KCOPYD_JOBS_DEFAULT 128
+/** Jobs of a client's own, the largest. */
+#define KCOPYD_JOBS_MAX 65536
+
 #endif
 /** @} */

@@ -3,11 +3,13 @@
 # unit_tests. It links the whole library, internal symbols included, and tests/support/.
 
 unit_tests = \
+	tests/crash/test_kcopyd \
 	tests/crash/test_promises \
 	tests/crash/test_stacks \
 	tests/fault/test_alloc \
 	tests/fault/test_constructor_memory \
 	tests/fault/test_descriptors \
+	tests/fault/test_kcopyd \
 	tests/fault/test_map_memory \
 	tests/fault/test_reload_memory \
 	tests/fault/test_target_files \
@@ -19,10 +21,17 @@ unit_tests = \
 	tests/prop/test_backends \
 	tests/prop/test_extremes \
 	tests/prop/test_flakey \
+	tests/prop/test_kcopyd \
 	tests/prop/test_linear_striped \
 	tests/prop/test_lookup \
 	tests/prop/test_sim_states \
 	tests/prop/test_swaps \
+	tests/sim/test_kcopyd_cancel \
+	tests/sim/test_kcopyd_faults \
+	tests/sim/test_kcopyd_held_up \
+	tests/sim/test_kcopyd_programs \
+	tests/sim/test_kcopyd_throttle \
+	tests/sim/test_kcopyd_turns \
 	tests/sim/test_reserve \
 	tests/sim/test_seeds \
 	tests/unit/base/test_alloc \
@@ -51,6 +60,19 @@ unit_tests = \
 	tests/unit/dmio/test_memory \
 	tests/unit/dmio/test_refusals \
 	tests/unit/dmio/test_reserve \
+	tests/unit/kcopyd/test_callbacks \
+	tests/unit/kcopyd/test_cancel \
+	tests/unit/kcopyd/test_client \
+	tests/unit/kcopyd/test_copy \
+	tests/unit/kcopyd/test_devices \
+	tests/unit/kcopyd/test_errors \
+	tests/unit/kcopyd/test_overlap \
+	tests/unit/kcopyd/test_sequence \
+	tests/unit/kcopyd/test_share \
+	tests/unit/kcopyd/test_slices \
+	tests/unit/kcopyd/test_sparse \
+	tests/unit/kcopyd/test_verify \
+	tests/unit/kcopyd/test_zero \
 	tests/unit/map/test_concise \
 	tests/unit/map/test_device \
 	tests/unit/map/test_device_io \
@@ -126,6 +148,8 @@ support_sources = \
 	tests/support/actor.c \
 	tests/support/actor.h \
 	tests/support/child.h \
+	tests/support/copies.c \
+	tests/support/copies.h \
 	tests/support/dmio_world.c \
 	tests/support/dmio_world.h \
 	tests/support/fault_driver.c \
@@ -151,11 +175,14 @@ support_sources = \
 	tests/support/scratch.c \
 	tests/support/scratch.h \
 	tests/support/simchoice.h \
+	tests/support/simcopy.c \
+	tests/support/simcopy.h \
 	tests/support/simmodel.c \
 	tests/support/simmodel.h \
 	tests/support/simprogram.c \
 	tests/support/simprogram.h \
 	tests/support/simprogram_control.c \
+	tests/support/simprogram_copy.c \
 	tests/support/simprogram_inner.h \
 	tests/support/simprogram_io.c \
 	tests/support/simtable.c \

@@ -121,7 +121,7 @@ static void say_world(void)
 {
 	size_t length = 0;
 
-	say(&length, "unit %u%s\n", program.tables.unit,
+	say(&length, "unit %u, copies by %u pages%s\n", program.tables.unit, program.copy_pages,
 	    program.records ? ", every crash state" : "");
 	for (unsigned int i = 0; i < program.tables.num_disks; i++) {
 		const struct dmcore_sim_disk_options *disk = &program.disk_options[i];
@@ -158,6 +158,7 @@ static void choose_world(void)
 	program.tables.sizes[SIMTABLE_TOP] = 192;
 	for (unsigned int i = SIMTABLE_DISKS; i < SIMTABLE_DEVICES; i++)
 		simtable_choose(&program.tables, i, &program.choice, &program.tables.live[i]);
+	program.copy_pages = 1 + choose(16);
 	say_world();
 }
 
@@ -189,6 +190,7 @@ static void boot(void)
 		return;
 	PROGRAM_CHECK(dmcore_queue_create(program.core, NULL, &program.queue) == 0, "no queue");
 	PROGRAM_CHECK(dmio_client_create(program.queue, 0, &program.client) == 0, "no client");
+	copy_boot();
 	for (unsigned int i = 0; i < program.tables.num_disks; i++)
 		PROGRAM_CHECK(dmcore_bdev_open(program.core, simtable_device_name(i), 0,
 					       &program.bdevs[i]) == 0,
@@ -241,6 +243,7 @@ static void shut_down(void)
 				      dmcore_error_message());
 		program.devices[i] = NULL;
 	}
+	copy_shut_down();
 	PROGRAM_CHECK(dmio_client_destroy(program.client) == 0, "%s", dmcore_error_message());
 	PROGRAM_CHECK(dmcore_queue_destroy(program.queue) == 0, "%s", dmcore_error_message());
 	for (unsigned int i = 0; i < program.tables.num_disks; i++)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The inside of random programs: simprogram.c runs them, simprogram_io.c has the requests,
- * simprogram_control.c what is done to devices and disks. One program at a time.
+ * simprogram_copy.c those that kcopyd makes, simprogram_control.c what is done to devices and
+ * disks. One program at a time.
  */
 #ifndef DMCORE_TESTS_SUPPORT_SIMPROGRAM_INNER_H
 #define DMCORE_TESTS_SUPPORT_SIMPROGRAM_INNER_H
@@ -9,6 +10,7 @@
 #include <setjmp.h>
 
 #include <dmcore.h>
+#include <dmcore/kcopyd.h>
 
 #include "simchoice.h"
 #include "simmodel.h"
@@ -38,7 +40,11 @@ struct touched {
 
 struct slot {
 	bool is_running;
-	bool is_dmio;
+	bool is_dmio;  /* in parts, which don't wait for each other */
+	bool is_copy;
+	bool flushes;  /* a copy: all that it has written, before it ends */
+	bool cancelled;
+	struct kcopyd_job job; /* of a copy */
 	bool may_fail;
 	unsigned int op; /* enum dmcore_op */
 	unsigned int flags;
@@ -72,6 +78,9 @@ struct program {
 	struct dmcore *core;
 	struct dmcore_queue *queue;
 	struct dmio_client *client;
+	unsigned int copy_pages;
+	struct kcopyd_client *copier;
+	struct dmcore_bdev *copied; /* what copies come from: a place for each slot */
 	struct dmcore_bdev *bdevs[SIMTABLE_DEVICES];
 	struct dmcore_device *devices[SIMTABLE_DEVICES]; /* NULL for disks */
 	bool is_suspended[SIMTABLE_DEVICES];
@@ -130,6 +139,23 @@ void io_drain(int64_t timeout_ns);
 void io_moved(unsigned int device);
 /* All sectors of a device, read and compared; no request is on its way. */
 void io_read_all(unsigned int device);
+/* The parts of a request; NULL: there can't be one now. */
+struct slot *io_choose_slot(unsigned int op);
+unsigned int io_choose_device(void);
+void io_choose_range(struct slot *slot, unsigned int device);
+void io_fill(struct slot *slot, uint64_t count);
+void io_begin(struct slot *slot);
+void io_end_range(struct slot *slot, unsigned int r, int status);
+/* Of a range of which nobody knows whether it has been written. */
+void io_end_writes(const struct slot *slot, unsigned int r, int status);
+void io_end(struct slot *slot, bool failed);
+
+/* ---- simprogram_copy.c ---- */
+
+/* Starts a copy, or stops one. */
+void copy_step(void);
+void copy_boot(void);
+void copy_shut_down(void);
 
 /* ---- simprogram_control.c ---- */
 

@@ -66,12 +66,15 @@ static enum simmodel_cover cover_of(const struct slot *slot, const struct touche
 
 	if (disk_flags & DMCORE_SIM_NO_CACHE)
 		return SIMMODEL_BY_ITSELF;
+	/* A flush of another request that failed in between would take the cover away. */
+	if (slot->flushes && !slot->may_fail)
+		return SIMMODEL_BY_FLUSH;
 	if (!(slot->flags & DMCORE_BIO_FUA))
 		return SIMMODEL_PLAIN;
 	return disk_flags & DMCORE_SIM_NO_FUA ? SIMMODEL_BY_FLUSH : SIMMODEL_BY_ITSELF;
 }
 
-static void end_writes(const struct slot *slot, unsigned int r, int status)
+void io_end_writes(const struct slot *slot, unsigned int r, int status)
 {
 	for (uint64_t i = 0; i < slot->ranges[r].count; i++) {
 		const struct touched *touched = &slot->touched[r][i];
@@ -83,7 +86,7 @@ static void end_writes(const struct slot *slot, unsigned int r, int status)
 	}
 }
 
-static void end_range(struct slot *slot, unsigned int r, int status)
+void io_end_range(struct slot *slot, unsigned int r, int status)
 {
 	if (status)
 		program.result->num_failures++;
@@ -91,17 +94,18 @@ static void end_range(struct slot *slot, unsigned int r, int status)
 		      status);
 	if (is_read(slot) && status == 0)
 		check_read(slot, r);
-	end_writes(slot, r, status);
+	io_end_writes(slot, r, status);
 }
 
-static void end_slot(struct slot *slot, bool failed)
+void io_end(struct slot *slot, bool failed)
 {
 	bool is_flush = slot->op == DMCORE_OP_FLUSH || slot->flags & DMCORE_BIO_PREFLUSH;
 
 	if (is_flush && !failed)
 		simmodel_flushed(&sectors, slot->disks, slot->begin_nr, now_nr());
 	/* A power cut ends flushes too, but the cache then is gone. */
-	if (failed && (is_flush || slot->flags & DMCORE_BIO_FUA) && slot->may_fail)
+	if (failed && (is_flush || slot->flushes || slot->flags & DMCORE_BIO_FUA) &&
+	    slot->may_fail)
 		simmodel_flush_failed(&sectors, slot->disks_ever, slot->begin_nr, now_nr());
 	slot->is_running = false;
 	program.num_running--;
@@ -116,8 +120,8 @@ static void bio_done(struct dmcore_bio *bio)
 	dmcore_bio_put(bio);
 	PROGRAM_CHECK(slot->is_running, "a request ends twice");
 	program_trace("  %u ends: %d", slot->nr, status);
-	end_range(slot, 0, status);
-	end_slot(slot, status != 0);
+	io_end_range(slot, 0, status);
+	io_end(slot, status != 0);
 }
 
 static void dmio_done(unsigned long bits, void *context)
@@ -127,8 +131,8 @@ static void dmio_done(unsigned long bits, void *context)
 	PROGRAM_CHECK(slot->is_running, "a dmio request ends twice");
 	program_trace("  %u ends: bits %lx", slot->nr, bits);
 	for (unsigned int r = 0; r < slot->num_ranges; r++)
-		end_range(slot, r, bits >> r & 1 ? -EIO : 0);
-	end_slot(slot, bits != 0);
+		io_end_range(slot, r, bits >> r & 1 ? -EIO : 0);
+	io_end(slot, bits != 0);
 }
 
 /* ---- its beginning -------------------------------------------------------------------------- */
@@ -162,7 +166,7 @@ static void find_place(struct slot *slot, unsigned int r, uint64_t i)
 	PROGRAM_CHECK(touched->version, "the model has too few versions");
 }
 
-static void begin_slot(struct slot *slot)
+void io_begin(struct slot *slot)
 {
 	slot->is_running = true;
 	slot->may_fail = program.has_faults;
@@ -182,12 +186,12 @@ static void begin_slot(struct slot *slot)
 		program_trace("  %u: op %u flags %u %s %" PRIu64 "+%" PRIu64 "%s", slot->nr,
 			      slot->op, slot->flags, simtable_device_name(slot->ranges[r].device),
 			      slot->ranges[r].sector, slot->ranges[r].count,
-			      slot->is_dmio ? " dmio" : "");
+			      slot->is_copy ? " copy" : slot->is_dmio ? " dmio" : "");
 	}
 	slot->disks_ever = slot->disks;
 }
 
-static unsigned int choose_device(void)
+unsigned int io_choose_device(void)
 {
 	unsigned int device = choose(16);
 
@@ -206,7 +210,7 @@ static uint64_t choose_count(void)
 	return (1 + choose(units)) * program.tables.unit;
 }
 
-static void choose_range(struct slot *slot, unsigned int device)
+void io_choose_range(struct slot *slot, unsigned int device)
 {
 	struct range *range = &slot->ranges[slot->num_ranges];
 	uint64_t size = program.tables.sizes[device];
@@ -219,7 +223,7 @@ static void choose_range(struct slot *slot, unsigned int device)
 	slot->num_ranges++;
 }
 
-static struct slot *choose_slot(unsigned int op)
+struct slot *io_choose_slot(unsigned int op)
 {
 	struct slot *slot = NULL;
 
@@ -233,6 +237,8 @@ static struct slot *choose_slot(unsigned int op)
 		op = DMCORE_OP_WRITE_ZEROES;
 	slot->op = op;
 	slot->is_dmio = false;
+	slot->is_copy = false;
+	slot->flushes = false;
 	slot->flags = 0;
 	slot->num_ranges = 0;
 	if (op == DMCORE_OP_WRITE || op == DMCORE_OP_WRITE_ZEROES)
@@ -242,7 +248,7 @@ static struct slot *choose_slot(unsigned int op)
 	return slot;
 }
 
-static void fill_data(struct slot *slot, uint64_t count)
+void io_fill(struct slot *slot, uint64_t count)
 {
 	for (uint64_t i = 0; i < count; i++) {
 		if (slot->op == DMCORE_OP_WRITE)
@@ -275,14 +281,14 @@ static void choose_vecs(struct slot *slot, struct dmcore_bio *bio, uint64_t coun
 
 static void submit_bio(unsigned int op)
 {
-	struct slot *slot = choose_slot(op);
+	struct slot *slot = io_choose_slot(op);
 	struct dmcore_bio *bio = slot ? dmcore_bio_get(program.queue) : NULL;
 	int ret;
 
 	if (!bio)
 		return;
-	choose_range(slot, choose_device());
-	fill_data(slot, slot->ranges[0].count);
+	io_choose_range(slot, io_choose_device());
+	io_fill(slot, slot->ranges[0].count);
 	bio->bdev = program.bdevs[slot->ranges[0].device];
 	bio->op = (uint8_t)slot->op;
 	bio->flags = (uint16_t)slot->flags;
@@ -292,7 +298,7 @@ static void submit_bio(unsigned int op)
 		choose_vecs(slot, bio, slot->ranges[0].count);
 	bio->done = bio_done;
 	bio->context = slot;
-	begin_slot(slot);
+	io_begin(slot);
 	ret = dmcore_bio_submit(bio);
 	PROGRAM_CHECK(ret == 0, "submit: %d", ret);
 }
@@ -303,7 +309,7 @@ static void submit_dmio(void)
 					    DMIO_FLUSH, DMIO_WRITE_ZEROES };
 	unsigned int rw = ops[choose(6)];
 	unsigned int num = rw == DMIO_READ ? 1 : 1 + choose(RANGES_MAX);
-	struct slot *slot = choose_slot(rw);
+	struct slot *slot = io_choose_slot(rw);
 	struct dmio_region where[RANGES_MAX];
 	uint64_t count = 0;
 	int ret;
@@ -312,20 +318,20 @@ static void submit_dmio(void)
 		return;
 	slot->is_dmio = true;
 	for (unsigned int r = 0; r < num; r++) {
-		choose_range(slot, choose_device());
+		io_choose_range(slot, io_choose_device());
 		count = slot->ranges[r].count;
 		where[r].bdev = program.bdevs[slot->ranges[r].device];
 		where[r].sector = slot->ranges[r].sector;
 		where[r].count = count;
 	}
-	fill_data(slot, count);
-	begin_slot(slot);
+	io_fill(slot, count);
+	io_begin(slot);
 	ret = dmio_async_vm(program.client, num, where, (int)(rw | slot->flags << 8), slot->data,
 			    dmio_done, slot);
 	if (ret == -EAGAIN) {
 		/* All of the client's are on their way: as if it had failed. */
 		for (unsigned int r = 0; r < num; r++)
-			end_writes(slot, r, ret);
+			io_end_writes(slot, r, ret);
 		slot->is_running = false;
 		program.num_running--;
 		return;
@@ -357,19 +363,19 @@ static int call(const struct slot *slot)
 
 static void plain_call(unsigned int op)
 {
-	struct slot *slot = choose_slot(op);
+	struct slot *slot = io_choose_slot(op);
 	int ret;
 
 	if (!slot || control_is_suspended() || program.has_holds)
 		return;
 	slot->flags = 0;
-	choose_range(slot, choose_device());
-	fill_data(slot, slot->ranges[0].count);
-	begin_slot(slot);
+	io_choose_range(slot, io_choose_device());
+	io_fill(slot, slot->ranges[0].count);
+	io_begin(slot);
 	ret = call(slot);
 	program_trace("  %u returns %d", slot->nr, ret);
-	end_range(slot, 0, ret);
-	end_slot(slot, ret != 0);
+	io_end_range(slot, 0, ret);
+	io_end(slot, ret != 0);
 }
 
 /* ---- waiting -------------------------------------------------------------------------------- */
@@ -448,17 +454,17 @@ void io_read_all(unsigned int device)
 
 	for (uint64_t at = 0; at < size && !program_failed(); at += RANGE_SECTORS_MAX) {
 		uint64_t count = size - at < RANGE_SECTORS_MAX ? size - at : RANGE_SECTORS_MAX;
-		struct slot *slot = choose_slot(DMCORE_OP_READ);
+		struct slot *slot = io_choose_slot(DMCORE_OP_READ);
 		int ret;
 
 		if (!slot)
 			return;
 		slot->ranges[slot->num_ranges++] = (struct range){ device, at, count };
-		fill_data(slot, count);
-		begin_slot(slot);
+		io_fill(slot, count);
+		io_begin(slot);
 		ret = call(slot);
-		end_range(slot, 0, ret);
-		end_slot(slot, ret != 0);
+		io_end_range(slot, 0, ret);
+		io_end(slot, ret != 0);
 	}
 }
 
@@ -476,6 +482,8 @@ void io_step(unsigned int kind)
 		submit_bio(choose(2) ? DMCORE_OP_DISCARD : DMCORE_OP_WRITE_ZEROES);
 	else if (kind < 13)
 		submit_dmio();
+	else if (kind < 15)
+		copy_step();
 	else
 		plain_call(choose(DMCORE_OP_COUNT));
 }

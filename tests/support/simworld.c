@@ -20,11 +20,14 @@ static void count_stuck(struct dmcore_sim *sim, void *context)
 	world->num_stuck++;
 }
 
-void simworld_open(struct simworld *world, uint64_t seed)
+void simworld_open_watched(struct simworld *world, uint64_t seed, dmcore_sim_event_fn event,
+			   void *context)
 {
 	struct dmcore_sim_options options = {
 		.struct_size = sizeof(options),
 		.seed = seed,
+		.event = event,
+		.event_context = context,
 		.stuck = count_stuck,
 		.stuck_context = world,
 	};
@@ -34,6 +37,11 @@ void simworld_open(struct simworld *world, uint64_t seed)
 	cr_assert_eq(dmcore_sim_create(&options, &world->sim), 0);
 	cr_assert_eq(dmcore_sim_core(world->sim, NULL, &world->core), 0);
 	cr_assert_eq(dmcore_queue_create(world->core, NULL, &world->queue), 0);
+}
+
+void simworld_open(struct simworld *world, uint64_t seed)
+{
+	simworld_open_watched(world, seed, NULL, NULL);
 }
 
 void simworld_close(struct simworld *world)

@@ -26,6 +26,9 @@ struct simworld {
 
 /* Makes the world and the core. Asserts that all works, as the rest here does. */
 void simworld_open(struct simworld *world, uint64_t seed);
+/* The same, and tells of each event. */
+void simworld_open_watched(struct simworld *world, uint64_t seed, dmcore_sim_event_fn event,
+			   void *context);
 /* Closes the disks, and takes all down. */
 void simworld_close(struct simworld *world);
 

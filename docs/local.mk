@@ -9,6 +9,7 @@ EXTRA_DIST += \
 	docs/adr \
 	docs/architecture.md \
 	docs/conformance.md \
+	docs/copying.md \
 	docs/errors.md \
 	docs/live-changes.md \
 	docs/mainpage.md \

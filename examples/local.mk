@@ -51,6 +51,7 @@ examples/completions/dmcat: $(srcdir)/examples/dmcat/completion.bash
 	$(AM_V_GEN)$(MKDIR_P) examples/completions && cp $< $@
 
 example_programs = \
+	examples/copy-with-kcopyd \
 	examples/custom-driver \
 	examples/epoll-loop \
 	examples/hello-linear \
@@ -59,6 +60,7 @@ example_programs = \
 	examples/test-your-own-storage \
 	examples/threads
 noinst_PROGRAMS += $(example_programs)
+examples_copy_with_kcopyd_LDADD = lib/libdmcore.la
 examples_custom_driver_LDADD = lib/libdmcore.la
 examples_epoll_loop_LDADD = lib/libdmcore.la
 examples_hello_linear_LDADD = lib/libdmcore.la

@@ -6,6 +6,9 @@ programs=${EXAMPLES:-${top_builddir:?}/examples}
 
 head -c 1050000 /dev/zero | tr '\0' '\1' > disk
 truncate -s 1M a.img b.img
+pattern 16777216 > long.img
+truncate -s 16M sparse.img
+head -c 4096 long.img | dd of=sparse.img bs=4096 seek=5 conv=notrunc 2> /dev/null
 
 # migrates [OLD NEW]: the volume moves, and the load notices nothing but a pause.
 migrates() {
@@ -31,6 +34,37 @@ finds_what_is_wrong() {
 	same first out 'two runs of one seed'
 }
 
+# A copy is stopped once it has noted a position; the rest is copied from there.
+copies_on() {
+	rm -f note
+	checks=$((checks + 1))
+	"$programs/copy-with-kcopyd" -m 1 -n note long.img to.img > out 2> err &
+	tries=0
+	while [ ! -s note ] && [ $((tries += 1)) -lt 600 ]; do
+		sleep 0.1
+	done
+	kill -INT $!
+	wait $! && failed "a copy that is stopped ends with 0"
+	grep -q "^ECANCELED: .* $(cat note) done in all\$" out || failed "stopped: $(cat out err)"
+	is "$(cmp -n $(($(cat note) * 512)) long.img to.img)" '' 'what has been copied so far'
+	prints "OK: $((32768 - $(cat note))) sectors copied, 0 zeroed, 32768 done in all" \
+		"$programs/copy-with-kcopyd" -n note long.img to.img
+	same long.img to.img
+	is "$(ls note* 2> /dev/null)" '' 'the note'
+}
+
+copies() {
+	rm -f to.img other.img
+	truncate -s 16M to.img other.img
+	prints 'OK: 2050 sectors copied, 0 zeroed, 2050 done in all' \
+		"$programs/copy-with-kcopyd" disk to.img other.img
+	is "$(cmp -n 1049600 disk to.img; cmp -n 1049600 disk other.img)" '' 'the copies'
+	prints 'OK: 8 sectors copied, 32760 zeroed, 32768 done in all' \
+		"$programs/copy-with-kcopyd" -s sparse.img to.img
+	same sparse.img to.img
+	copies_on
+}
+
 run_programs() {
 	prints '0 2048 linear a.img 0
 2048 2048 linear b.img 0
@@ -43,6 +77,7 @@ Half of me is in the first file, half in the second.' "$programs/hello-linear" a
 	migrates
 	migrates old.img new.img
 	prints 'sector 501, sector 502, sector 503' "$programs/custom-driver"
+	copies
 	finds_what_is_wrong
 }
 each_backend run_programs
@@ -51,6 +86,8 @@ fails_like 1 '^open: absent: .*(ENOENT)' "$programs/poll-loop" absent
 fails_like 1 '^open: absent: .*(ENOENT)' "$programs/hello-linear" absent b.img
 fails_like 2 "^usage: .*live-migrate \\[OLD NEW\\]\$" "$programs/live-migrate" old.img
 fails_like 2 '^a name is longer than' "$programs/live-migrate" "$(printf '%0500d' 0)" new.img
+fails_like 2 '^usage: .*copy-with-kcopyd ' "$programs/copy-with-kcopyd" disk
+fails 1 'b.img: too small' "$programs/copy-with-kcopyd" long.img b.img
 fails 1 'absent/old: No such file or directory' "$programs/live-migrate" absent/old new.img
 
 finish

@@ -7,6 +7,15 @@ examples_dmcat_dmcat_LDADD = lib/libdmcore.la -lpthread
 examples_dmcat_dmcat_SOURCES = \
 	examples/dmcat/commands.c \
 	examples/dmcat/commands.h \
+	examples/dmcat/copy.c \
+	examples/dmcat/copy.h \
+	examples/dmcat/copy_open.c \
+	examples/dmcat/copy_options.c \
+	examples/dmcat/copy_options.h \
+	examples/dmcat/copy_report.c \
+	examples/dmcat/copy_report.h \
+	examples/dmcat/copy_state.c \
+	examples/dmcat/copy_state.h \
 	examples/dmcat/devices.c \
 	examples/dmcat/devices.h \
 	examples/dmcat/files.c \

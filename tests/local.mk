@@ -215,6 +215,7 @@ api_checks = \
 # The same, for dmcat and the other examples.
 example_checks = \
 	tests/dmcat/backends.sh \
+	tests/dmcat/copy.sh \
 	tests/dmcat/io.sh \
 	tests/dmcat/json.sh \
 	tests/dmcat/live.sh \

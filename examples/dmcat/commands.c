@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "copy.h"
 #include "devices.h"
 #include "io.h"
 #include "replay.h"
@@ -144,6 +145,18 @@ static enum exit_status run_replay(struct session *session, char **args, unsigne
 	return replay_log(session, args[0], args[1]);
 }
 
+static enum exit_status run_copy(struct session *session, char **args, unsigned int num_args)
+{
+	struct copy *copy;
+	enum exit_status status = copy_open(session, &session->options.copy, args, num_args, false,
+					    &copy);
+
+	if (status == EXIT_DONE)
+		status = copy_run(session, copy);
+	copy_close(copy);
+	return status;
+}
+
 static const struct command commands[] = {
 	{ "read", 0, 2, true, run_read },
 	{ "write", 0, 1, true, run_write },
@@ -153,6 +166,7 @@ static const struct command commands[] = {
 	{ "targets", 0, 0, false, run_targets },
 	{ "run", 1, 1, true, run_run },
 	{ "replay", 1, 2, false, run_replay },
+	{ "copy", 2, COPY_WORDS_MAX, true, run_copy },
 };
 
 static const struct command *find(const char *name)
@@ -187,10 +201,13 @@ enum exit_status commands_check(struct session *session)
 				    options->words[1 + command->max_args]);
 	if (options->watch_ns && !command->does_io)
 		return report_error(report, EXIT_BAD_USAGE, EINVAL,
-				    "--watch is for read, write and run");
+				    "--watch is for read, write, copy and run");
 	if (options->replay.given && command->run != run_replay)
 		return report_error(report, EXIT_BAD_USAGE, EINVAL, "--%s is for replay",
 				    options->replay.given);
+	if (options->copy.given && command->run != run_copy)
+		return report_error(report, EXIT_BAD_USAGE, EINVAL, "--%s is for copy",
+				    options->copy.given);
 	report->command = NULL;
 	return EXIT_DONE;
 }

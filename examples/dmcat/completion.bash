@@ -44,7 +44,8 @@ _dmcat_command() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		word=${COMP_WORDS[i]}
 		case $word in
-		-d | -t | -c | -b | --dev | --workers | --start-* | --limit | --end-mark)
+		-d | -t | -c | -b | --dev | --workers | --start-* | --limit | --end-mark | --rate | \
+			--resume | --save-every)
 			((i++))
 			# readline splits NAME=TABLE into three words.
 			[[ ${COMP_WORDS[i + 1]-} != '=' ]] || ((i += 2))
@@ -80,24 +81,29 @@ _dmcat() {
 		_dmcat_table
 		return
 		;;
-	-c | --workers | --start-entry | --start-mark | --limit | --end-mark)
+	--resume)
+		_dmcat_files
+		return
+		;;
+	-c | --workers | --start-entry | --start-mark | --limit | --end-mark | --rate | --save-every)
 		return
 		;;
 	esac
 	if [[ $current == -* ]]; then
 		_dmcat_offer '-d -t -c --dev -b --workers -r --direct --json --watch -q -k
 			--start-entry --start-mark --limit --end-mark --next-flush --next-fua
-			-h --help -V --version'
+			--sparse --share --verify --rate --resume --save-every --ignore-errors --grow
+			--no-flush -h --help -V --version'
 		return
 	fi
 	case $(_dmcat_command) in
 	'')
-		_dmcat_offer 'read write status table info targets run replay'
+		_dmcat_offer 'read write copy status table info targets run replay'
 		;;
 	run)
 		_dmcat_files
 		;;
-	replay)
+	replay | copy)
 		_dmcat_devices
 		;;
 	esac

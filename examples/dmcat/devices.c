@@ -358,23 +358,30 @@ enum exit_status devices_check_running(struct session *session, const char *spec
 
 /* ---- outputs ---- */
 
-/* Whether a device's specification, which is no mapped device's, means that file. */
-static bool is_same_file(const char *spec, const struct stat *file)
+bool devices_stat(const char *spec, struct stat *st)
 {
 	char numbered[64];
-	struct stat other;
-	bool is_node;
 
 	if (strncmp(spec, "file:", 5) == 0)
 		spec += 5;
-	if (stat(spec, &other) < 0) {
-		snprintf(numbered, sizeof(numbered), "/dev/block/%s", spec);
-		if (stat(numbered, &other) < 0)
-			return false;
-	}
-	is_node = S_ISBLK(file->st_mode) && S_ISBLK(other.st_mode);
-	return (is_node && other.st_rdev == file->st_rdev) ||
-	       (other.st_dev == file->st_dev && other.st_ino == file->st_ino);
+	if (stat(spec, st) == 0)
+		return true;
+	snprintf(numbered, sizeof(numbered), "/dev/block/%s", spec);
+	return stat(numbered, st) == 0;
+}
+
+bool devices_is_same(const struct stat *a, const struct stat *b)
+{
+	return (S_ISBLK(a->st_mode) && S_ISBLK(b->st_mode) && a->st_rdev == b->st_rdev) ||
+	       (a->st_dev == b->st_dev && a->st_ino == b->st_ino);
+}
+
+/* Whether a device's specification, which is no mapped device's, means that file. */
+static bool is_same_file(const char *spec, const struct stat *file)
+{
+	struct stat other;
+
+	return devices_stat(spec, &other) && devices_is_same(&other, file);
 }
 
 /* Whether a table names that file as a device. To take any argument of a target for a device's name
@@ -422,4 +429,38 @@ enum exit_status devices_check_output(struct session *session, const char *spec,
 					    dmcore_device_name(device));
 	}
 	return EXIT_DONE;
+}
+
+enum exit_status devices_check_below(struct session *session, const char *spec, const char *name,
+				     const struct stat *file)
+{
+	struct dmcore_device *device = dmcore_device_find(session->core, spec);
+	enum exit_status status;
+	char *text;
+	char *rest;
+	char *line;
+
+	if (!device)
+		return EXIT_DONE;
+	status = devices_text(session, device, DMCORE_TEXT_TABLE, 0, &text);
+	rest = text;
+	while (status == EXIT_DONE && (line = strsep(&rest, "\n"))) {
+		const char *word;
+
+		/* Start, length and type come first. */
+		for (unsigned int i = 0; status == EXIT_DONE && (word = words_next(&line)); i++) {
+			struct dmcore_device *below = dmcore_device_find(session->core, word);
+			bool is_it = below ? below == dmcore_device_find(session->core, name) :
+					     file && is_same_file(word, file);
+
+			if (i >= 3 && below && !is_it)
+				status = devices_check_below(session, word, name, file);
+			else if (i >= 3 && is_it)
+				status = report_error(&session->report, EXIT_IO_FAILED, EBUSY,
+						      "%s is a part of the device '%s'", name,
+						      dmcore_device_name(device));
+		}
+	}
+	free(text);
+	return status;
 }

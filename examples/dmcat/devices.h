@@ -45,6 +45,17 @@ enum exit_status devices_check_running(struct session *session, const char *spec
 /* A suspended device that requests wait for, or NULL. */
 struct dmcore_device *devices_waited_for(struct session *session);
 
+/* Tells about the file or node that a specification means, unless it is a mapped device's. */
+bool devices_stat(const char *spec, struct stat *st);
+
+/* Whether these are the same file, or nodes of the same block device. */
+bool devices_is_same(const struct stat *a, const struct stat *b);
+
+/* Refuses the device `name` if a mapped device stands on it, also by way of others. file: what
+ * devices_stat() says of `name`, or NULL. */
+enum exit_status devices_check_below(struct session *session, const char *spec, const char *name,
+				     const struct stat *file);
+
 /*
  * Refuses a file as an output when it is what a device stands on: to empty it would destroy the
  * data that are to be read.

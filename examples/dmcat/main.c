@@ -13,6 +13,7 @@
  *	show.c      what status, table and targets print; info.c: what info prints
  *	replay.c    logs of log-writes: listed and replayed
  *	watch.c     what --watch prints
+ *	copy.c      copies; copy_open.c, copy_options.c, copy_report.c, copy_state.c: its parts
  *	progress.c, report.c, json.c, files.c, words.c: the rest
  */
 #include <errno.h>
@@ -61,5 +62,10 @@ int main(int argc, char **argv)
 		status = run(&session);
 	}
 	options_free(&session.options);
+	/* So that a shell sees that it was a signal, and ends what dmcat is a part of. */
+	if (session.signal) {
+		signal(session.signal, SIG_DFL);
+		raise(session.signal);
+	}
 	return (int)status;
 }

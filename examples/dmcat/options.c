@@ -23,6 +23,8 @@ enum {
 	OPTION_END_MARK,
 	OPTION_NEXT_FLUSH,
 	OPTION_NEXT_FUA,
+	/* All those of copy. */
+	OPTION_COPY,
 };
 
 static const struct option long_options[] = {
@@ -37,6 +39,15 @@ static const struct option long_options[] = {
 	{ "end-mark", required_argument, NULL, OPTION_END_MARK },
 	{ "next-flush", no_argument, NULL, OPTION_NEXT_FLUSH },
 	{ "next-fua", no_argument, NULL, OPTION_NEXT_FUA },
+	{ "sparse", no_argument, NULL, OPTION_COPY },
+	{ "share", no_argument, NULL, OPTION_COPY },
+	{ "verify", no_argument, NULL, OPTION_COPY },
+	{ "no-flush", no_argument, NULL, OPTION_COPY },
+	{ "ignore-errors", no_argument, NULL, OPTION_COPY },
+	{ "grow", no_argument, NULL, OPTION_COPY },
+	{ "rate", required_argument, NULL, OPTION_COPY },
+	{ "resume", required_argument, NULL, OPTION_COPY },
+	{ "save-every", required_argument, NULL, OPTION_COPY },
 	{ "help", no_argument, NULL, 'h' },
 	{ "version", no_argument, NULL, 'V' },
 	{ NULL, 0, NULL, 0 },
@@ -57,10 +68,10 @@ static const char help[] =
 	"      --workers N    threads of the pread backend, 0 to 64\n"
 	"  -r                 open everything read-only\n"
 	"      --direct       past the page cache\n"
-	"      --json         status, table, info, targets and replay as JSON\n"
+	"      --json         status, table, info, targets, replay and copy as JSON\n"
 	"      --watch[=SECONDS]\n"
-	"                     what mapped devices do during read, write and run: a line an\n"
-	"                     interval (1 second) on standard error\n"
+	"                     what mapped devices do during read, write, copy and run: a line\n"
+	"                     an interval (1 second) on standard error\n"
 	"  -q                 no progress bar, no warnings\n"
 	"  -k                 keep going after an error in a script\n"
 	"  -h, --help         print this\n"
@@ -76,6 +87,16 @@ static const char help[] =
 	"      --start-mark TEXT   from behind this mark on\n"
 	"      --limit N           so many entries at the most\n"
 	"      --end-mark TEXT     up to this mark; --next-flush, --next-fua: up to the next one\n"
+	"  copy SRC DEST...        a whole device, file or disk to up to 8 others, then flush\n"
+	"      --sparse            leave zeroes out: destinations get holes where they can\n"
+	"      --share             let files share their blocks, and the kernel copy\n"
+	"      --verify            read all again afterwards, and compare\n"
+	"      --rate BYTES        so many a second at the most: 64M, 500k ...\n"
+	"      --resume FILE       keep there how far it is, and go on from there\n"
+	"      --save-every SECONDS   how often (5)\n"
+	"      --ignore-errors     go on; what can't be read becomes zeroes\n"
+	"      --grow              lengthen destination files that are too short\n"
+	"      --no-flush          don't wait until all is durable\n"
 	"  run FILE|-              a script, a command a line:\n"
 	"    create|load NAME, table lines, end   or   create|load NAME TABLE\n"
 	"    suspend NAME [--noflush] [--timeout SECONDS]     resume NAME     clear NAME\n"
@@ -83,6 +104,8 @@ static const char help[] =
 	"    message NAME SECTOR WORD...     wait NAME [EVENT_NR] [--timeout SECONDS]\n"
 	"    read DEV SECTOR COUNT FILE      write DEV SECTOR COUNT FILE [SKIP]\n"
 	"    flush DEV     discard DEV SECTOR COUNT     zero DEV SECTOR COUNT\n"
+	"    copy [OPTIONS] SRC DEST...\n"
+	"    copy [OPTIONS] SRC SECTOR COUNT DEST SECTOR [DEST SECTOR]...\n"
 	"    the same with an & at the end: in the background     join\n"
 	"    status|table [--inactive] [NAME]     info DEV     echo TEXT\n"
 	"\n"
@@ -257,6 +280,7 @@ enum exit_status options_parse(struct options *options, struct report *report, i
 {
 	enum exit_status status = EXIT_DONE;
 	int option;
+	int index;
 
 	*options = (struct options){ .backend = DMCORE_BACKEND_AUTO };
 	options->definitions = calloc((size_t)argc + 1, sizeof(*options->definitions));
@@ -264,11 +288,14 @@ enum exit_status options_parse(struct options *options, struct report *report, i
 		return report_error(report, EXIT_BAD_USAGE, ENOMEM, "no memory");
 	opterr = 0;
 	while (status == EXIT_DONE) {
-		option = getopt_long(argc, argv, ":d:t:c:b:rqkhV", long_options, NULL);
+		option = getopt_long(argc, argv, ":d:t:c:b:rqkhV", long_options, &index);
 		if (option == -1)
 			break;
 		if (option == '?' || option == ':')
 			status = refuse(report, option, argv);
+		else if (option == OPTION_COPY)
+			status = copy_options_set(&options->copy, report,
+						  long_options[index].name, optarg);
 		else
 			status = set_option(options, report, option);
 	}

@@ -7,6 +7,7 @@
 
 #include <dmcore.h>
 
+#include "copy_options.h"
 #include "report.h"
 
 /* -d, -t and -c, in their order. */
@@ -35,6 +36,7 @@ struct options {
 	unsigned int workers;
 	int64_t watch_ns;     /* --watch; 0: without */
 	struct replay_options replay;
+	struct copy_options copy;
 	bool read_only;
 	bool direct;
 	bool json;

@@ -68,7 +68,7 @@ static void draw_bar(const struct progress *progress)
 static void draw(struct progress *progress, uint64_t now)
 {
 	double seconds = (double)(now - progress->started_ns) / SECOND_NS;
-	double rate = (double)progress->done_bytes / seconds;
+	double rate = (double)(progress->done_bytes - progress->base_bytes) / seconds;
 	char done[WORDS_SIZE_BYTES];
 	char total[WORDS_SIZE_BYTES];
 	char speed[WORDS_SIZE_BYTES];

@@ -10,6 +10,7 @@ struct progress {
 	bool is_wanted;
 	bool is_shown;
 	const char *label;
+	uint64_t base_bytes;   /* done before the beginning: no part of the rate */
 	uint64_t done_bytes;
 	uint64_t total_bytes;  /* 0: unknown */
 	uint64_t started_ns;

@@ -162,6 +162,41 @@ static enum exit_status read_timeout(struct report *report, struct call *call, c
 	return EXIT_DONE;
 }
 
+static enum exit_status refuse_option(struct report *report, const struct verb *verb,
+				      const char *word)
+{
+	return report_error(report, EXIT_BAD_USAGE, EINVAL,
+			    "%s is not an option here; the form is: %s %s", word, verb->name,
+			    verb->usage);
+}
+
+/* The same for copy, whose options are those of the command line. */
+static enum exit_status take_copy_options(struct report *report, const struct verb *verb,
+					  struct call *call)
+{
+	unsigned int num_words = call->num_args;
+	enum exit_status status = EXIT_DONE;
+
+	call->num_args = 0;
+	for (unsigned int i = 0; i < num_words && status == EXIT_DONE; i++) {
+		char *word = call->args[i];
+		enum copy_option_kind kind;
+
+		if (strncmp(word, "--", 2) != 0) {
+			call->args[call->num_args++] = word;
+			continue;
+		}
+		kind = copy_options_find(word + 2);
+		if (kind == COPY_OPTION_UNKNOWN)
+			return refuse_option(report, verb, word);
+		if (kind == COPY_OPTION_VALUE && ++i == num_words)
+			return report_error(report, EXIT_BAD_USAGE, EINVAL, "%s needs an argument",
+					    word);
+		status = copy_options_set(&call->copy, report, word + 2, call->args[i]);
+	}
+	return status;
+}
+
 /* Takes the options of a verb that has any out of its arguments. */
 static enum exit_status take_options(struct report *report, const struct verb *verb,
 				     struct call *call)
@@ -169,6 +204,8 @@ static enum exit_status take_options(struct report *report, const struct verb *v
 	unsigned int num_words = call->num_args;
 	enum exit_status status = EXIT_DONE;
 
+	if (verb->flags & VERB_COPY)
+		return take_copy_options(report, verb, call);
 	if (!(verb->flags & ~(VERB_TABLE | VERB_IO)))
 		return EXIT_DONE;
 	call->num_args = 0;
@@ -179,9 +216,7 @@ static enum exit_status take_options(struct report *report, const struct verb *v
 		if (strncmp(word, "--", 2) != 0)
 			call->args[call->num_args++] = call->args[i];
 		else if (!(option & verb->flags))
-			status = report_error(report, EXIT_BAD_USAGE, EINVAL,
-					      "%s is not an option here; the form is: %s %s", word,
-					      verb->name, verb->usage);
+			status = refuse_option(report, verb, word);
 		else if (option == CALL_TIMEOUT)
 			status = read_timeout(report, call,
 					      ++i < num_words ? call->args[i] : NULL);
@@ -288,7 +323,9 @@ static enum exit_status run_lines(struct script *script)
 	bool keep_going = script->session->options.keep_going;
 	enum exit_status worst = EXIT_DONE;
 
-	while (!script->is_over && (worst == EXIT_DONE || keep_going)) {
+	/* A signal that has ended a copy ends the script, too. */
+	while (!script->is_over && !script->session->signal &&
+	       (worst == EXIT_DONE || keep_going)) {
 		enum exit_status status;
 
 		if (read_line(script, &status))

@@ -24,6 +24,8 @@ enum exit_status script_run(struct session *session, const char *path);
 #define VERB_TABLE (1u << 16)
 /* May go on in the background. */
 #define VERB_IO (1u << 17)
+/* Has the options of copy. */
+#define VERB_COPY (1u << 18)
 
 /* A line of a script. */
 struct call {
@@ -31,6 +33,7 @@ struct call {
 	unsigned int num_args;
 	unsigned int options;       /* CALL_*, those given */
 	int64_t timeout_ns;         /* of --timeout; else negative */
+	struct copy_options copy;   /* of copy */
 	bool in_background;         /* it ends with & */
 	char *table;                /* text, for a verb that has one; else NULL */
 	unsigned long lines_before; /* the table, in the script */

@@ -27,6 +27,7 @@ struct session {
 	struct job *jobs;                /* tasks.c's: what goes on in the background */
 	bool is_job;                     /* this is the session of one of them */
 	struct watch *watch;             /* watch.c's; NULL: nothing is watched */
+	int signal;                      /* that has ended a copy, or 0 */
 };
 
 /* With options and report set. On failure, too, session_end() is to be called. */

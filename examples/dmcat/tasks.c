@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "commands.h"
+#include "copy.h"
 #include "devices.h"
 #include "io.h"
 
@@ -24,7 +25,8 @@
 struct task {
 	enum dmcore_op op;
 	struct io_range range;
-	struct file file; /* of READ and WRITE */
+	struct file file;  /* of READ and WRITE */
+	struct copy *copy; /* or NULL: it owns what it works on, and the rest is unused */
 };
 
 /* A task in the background. */
@@ -57,6 +59,8 @@ static enum exit_status file_failed(struct session *session, const struct file *
 
 static enum exit_status carry_out(struct session *session, const struct task *task)
 {
+	if (task->copy)
+		return copy_run(session, task->copy);
 	switch (task->op) {
 	case DMCORE_OP_READ:
 		return io_read(session, &task->range, &task->file);
@@ -72,8 +76,13 @@ static enum exit_status carry_out(struct session *session, const struct task *ta
 /* Closes what belongs to a task. */
 static enum exit_status wind_up(struct session *session, struct task *task, enum exit_status status)
 {
-	int ret = files_close(&task->file);
+	int ret;
 
+	if (task->copy) {
+		copy_close(task->copy);
+		return status;
+	}
+	ret = files_close(&task->file);
 	if (status == EXIT_DONE && ret && task->op == DMCORE_OP_READ)
 		status = file_failed(session, &task->file, ret);
 	dmcore_bdev_close(task->range.bdev);
@@ -132,6 +141,7 @@ static void free_job(struct job *job)
 static struct job *make_job(const struct session *session, const struct task *task)
 {
 	const char *file_name = task->file.name ? task->file.name : "";
+	const char *range_name = task->range.name ? task->range.name : "";
 	struct job *job = calloc(1, sizeof(*job));
 
 	if (!job)
@@ -143,7 +153,7 @@ static struct job *make_job(const struct session *session, const struct task *ta
 	job->session.is_job = true;
 	job->session.report.worst = EXIT_DONE;
 	job->task = *task;
-	job->names[0] = strdup(task->range.name);
+	job->names[0] = strdup(range_name);
 	job->names[1] = strdup(file_name);
 	job->task.range.name = job->names[0];
 	job->task.file.name = job->names[1];
@@ -345,4 +355,13 @@ enum exit_status tasks_discard(struct session *session, const struct call *call)
 enum exit_status tasks_zero(struct session *session, const struct call *call)
 {
 	return run_plain(session, call, DMCORE_OP_WRITE_ZEROES);
+}
+
+enum exit_status tasks_copy(struct session *session, const struct call *call)
+{
+	struct task task = { .file = { .fd = -1 } };
+	enum exit_status status = copy_open(session, &call->copy, call->args, call->num_args,
+					    call->in_background, &task.copy);
+
+	return status ? status : start(session, call, &task);
 }

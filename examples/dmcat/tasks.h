@@ -10,6 +10,7 @@ enum exit_status tasks_write(struct session *session, const struct call *call);
 enum exit_status tasks_flush(struct session *session, const struct call *call);
 enum exit_status tasks_discard(struct session *session, const struct call *call);
 enum exit_status tasks_zero(struct session *session, const struct call *call);
+enum exit_status tasks_copy(struct session *session, const struct call *call);
 
 /* Waits for all in the background. Refuses if they can't end before a device is resumed. */
 enum exit_status tasks_join(struct session *session, const struct call *call);

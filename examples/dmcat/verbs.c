@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* The commands of a script: their table, and those that print. The rest: live.c, tasks.c. */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "copy.h"
 #include "devices.h"
 #include "json.h"
 #include "live.h"
@@ -59,13 +59,6 @@ static enum exit_status run_echo(struct session *session, const struct call *cal
 	return EXIT_DONE;
 }
 
-/* What the library has no engine for yet. */
-static enum exit_status run_unsupported(struct session *session, const struct call *call)
-{
-	(void)call;
-	return report_error(&session->report, EXIT_IO_FAILED, EOPNOTSUPP, "not supported yet");
-}
-
 #define MANY SCRIPT_WORDS_MAX
 
 #define TABLE_USAGE "NAME, then table lines, then end; or NAME TABLE"
@@ -90,7 +83,8 @@ static const struct verb verbs[] = {
 	{ "status", 0, 1, "[--inactive] [NAME]", run_status, CALL_INACTIVE },
 	{ "table", 0, 1, "[--inactive] [NAME]", run_table, CALL_INACTIVE },
 	{ "info", 1, 1, "DEV", run_info, 0 },
-	{ "copy", 5, MANY, "DEV SECTOR COUNT TO SECTOR [TO SECTOR]…", run_unsupported, 0 },
+	{ "copy", 2, COPY_WORDS_MAX, "[OPTIONS] SRC DEST…, or SRC SECTOR COUNT DEST SECTOR…",
+	  tasks_copy, VERB_IO | VERB_COPY },
 	{ "echo", 0, MANY, "TEXT", run_echo, 0 },
 };
 

@@ -133,6 +133,30 @@ int words_seconds(const char *word, int64_t *value_ns)
 	return 0;
 }
 
+int words_bytes(const char *word, uint64_t *value)
+{
+	static const char units[] = "kKmMgGtT";
+	size_t digits = strspn(word, "0123456789");
+	const char *unit = word[digits] ? strchr(units, word[digits]) : NULL;
+	unsigned int shift = unit ? 10 * ((unsigned int)(unit - units) / 2 + 1) : 0;
+	char number[24];
+	uint64_t units_value;
+	int ret;
+
+	if (digits == 0 || word[digits + (unit ? 1 : 0)])
+		return -EINVAL;
+	if (digits >= sizeof(number))
+		return -ERANGE;
+	memcpy(number, word, digits);
+	number[digits] = '\0';
+	ret = words_number(number, &units_value);
+	if (ret == 0 && units_value > UINT64_MAX >> shift)
+		ret = -ERANGE;
+	if (ret == 0)
+		*value = units_value << shift;
+	return ret;
+}
+
 void words_size(uint64_t bytes, char text[WORDS_SIZE_BYTES])
 {
 	static const char units[] = "KMGTPE";

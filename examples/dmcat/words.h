@@ -29,6 +29,9 @@ char *words_join(char *const *words, unsigned int count);
 /* Reads seconds with up to nine decimals, `1.5`. As words_number(). */
 int words_seconds(const char *word, int64_t *value_ns);
 
+/* Reads bytes, `4096` or `64M`: k, M, G and T stand for powers of 1024. As words_number(). */
+int words_bytes(const char *word, uint64_t *value);
+
 /* Writes `1.5 GiB` or the like. */
 #define WORDS_SIZE_BYTES 24
 void words_size(uint64_t bytes, char text[WORDS_SIZE_BYTES]);

@@ -46,6 +46,11 @@ works dmcat --json --dev "mem:8k" info
 is "$(value "v['limits']['capabilities']")" "['fua', 'discard', 'discard-zeroes', 'write-zeroes']" \
 	'capabilities'
 
+works dmcat --json copy "$strange" "$strange.copy" mem:1M
+is "$(value "(v['source'] == v['destinations'][0][:-5], len(v['destinations']), v['copied'])")" \
+	'(True, 2, 2048)' 'copy'
+is "$(value "(v['mismatch'], v['ok'], type(v['seconds']).__name__)")" "(None, True, 'float')" 'copy'
+
 # In a script, a value a line.
 cat > script << 'END'
 create x

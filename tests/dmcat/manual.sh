@@ -11,7 +11,7 @@ plain | awk '
 	section == "EXAMPLES" && /^\.EX/ { print "# example"; inside = 1; next }
 	/^\.EE/ { inside = 0 }
 	inside && section == "EXAMPLES"' > examples
-is "$(grep -c '^# example' examples)" 6 'examples in the page'
+is "$(grep -c '^# example' examples)" 7 'examples in the page'
 {
 	printf 'set -e\ndmcat() { "%s" "$@"; }\n' "$DMCAT"
 	cat examples
@@ -25,6 +25,7 @@ grep -q '^{"name":"a.img","mapped":false,' out || failed 'no JSON'
 grep -q '^exit status 1$' out || failed 'no exit status'
 is "$(wc -c < rescued)" 98304 'what was rescued'
 is "$(wc -c < moved)" 524288 'what was moved'
+is "$(wc -c < two.img)" 8388608 'what was copied'
 
 works dmcat --help
 sed '/^Commands:/q' out > command_line
@@ -52,7 +53,7 @@ mkdir completing
 cd completing || exit 1
 cp ../complete.bash .
 touch set.table set.img
-prints 'info read replay run status table targets write ' completed ''
+prints 'copy info read replay run status table targets write ' completed ''
 prints 'read replay run ' completed --dev a.img r
 prints 'read replay run ' completed --watch = 0.5 r
 prints '--watch --workers ' completed --w
@@ -63,5 +64,9 @@ prints '@set.table ' completed -d x = @set.t
 prints 'set set.img set.table ' completed -d set = 'table' --dev s
 prints 'set.img set.table ' completed run s
 prints 'set.img set.table ' completed replay --limit 3 s
+prints '--save-every --share --sparse --start-entry --start-mark ' completed copy --s
+prints 'set.img set.table ' completed --rate 1M --resume state copy s
+prints 'set.img set.table ' completed copy --resume s
+prints ' ' completed copy --rate s
 
 finish

@@ -223,9 +223,6 @@ fails_like 1 '^script:7: remove: .*(EBUSY)$' dmcat run script
 printf 'create x\n0 8 zero\nend\nzero x 0 8\n' > script
 fails_like 1 '^script:4: zero: sectors 0 to 7: .*(EOPNOTSUPP)$' dmcat run script
 
-# Not there yet.
-refused 1 1 'copy: not supported yet (EOPNOTSUPP)' 'copy x 0 8 y 0'
-
 # ---- -k ----
 
 bad='frob

@@ -36,7 +36,7 @@ grep -q '^Usage: dmcat' out || failed '--help'
 works dmcat -h
 for word in -d -t -c --dev -b --workers -r --direct --json -q -k read write status table info \
 	targets run create remove resume flush discard zero echo load suspend clear rename message \
-	wait join replay; do
+	wait join replay copy; do
 	grep -qe "$word" out || failed "--help doesn't mention $word"
 done
 works dmcat -V

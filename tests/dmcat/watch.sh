@@ -106,7 +106,7 @@ for seconds in 0 soon -1 1s ''; do
 		dmcat --watch="$seconds" -t '0 8 zero' read
 done
 for command in table status info targets; do
-	fails 2 "dmcat: $command: --watch is for read, write and run (EINVAL)" \
+	fails 2 "dmcat: $command: --watch is for read, write, copy and run (EINVAL)" \
 		dmcat --watch -t '0 8 zero' $command
 done
 

@@ -35,7 +35,7 @@ if WITH_FUZZING
 fuzz_engine = -fsanitize=fuzzer
 endif
 # What the library and dmcat would do to the machine's files; see tests/fuzz/sandbox.c.
-fuzz_wrapped = open fopen stat access write pthread_create dmcore_create
+fuzz_wrapped = open fopen stat access write rename unlink pthread_create dmcore_create kcopyd_submit
 fuzz_wrap_flags = $(foreach name,$(fuzz_wrapped),-Wl,--wrap=$(name))
 
 $(fuzz_programs): %: %.$(OBJEXT) tests/fuzz/libfuzz.a lib/libdmcore_core.la

@@ -18,6 +18,8 @@
 
 #define NUM_FILES 4
 #define PATH_BYTES 32
+/* Longest copy. */
+#define COPY_SECTORS_MAX 16384u
 
 int __real_open(const char *path, int flags, ...);
 FILE *__real_fopen(const char *path, const char *mode);
@@ -30,6 +32,13 @@ FILE *__wrap_fopen(const char *path, const char *mode);
 int __wrap_stat(const char *path, struct stat *st);
 int __wrap_access(const char *path, int mode);
 ssize_t __wrap_write(int fd, const void *buffer, size_t bytes);
+int __real_rename(const char *from, const char *to);
+int __real_unlink(const char *path);
+int __real_kcopyd_submit(struct kcopyd_client *kc, struct kcopyd_job *job);
+
+int __wrap_rename(const char *from, const char *to);
+int __wrap_unlink(const char *path);
+int __wrap_kcopyd_submit(struct kcopyd_client *kc, struct kcopyd_job *job);
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
 			  void *(*start)(void *), void *context);
 
@@ -166,6 +175,31 @@ ssize_t __wrap_write(int fd, const void *buffer, size_t bytes)
 		bytes = write_bytes_left;
 	write_bytes_left -= bytes;
 	return fd == STDOUT_FILENO ? (ssize_t)bytes : __real_write(fd, buffer, bytes);
+}
+
+/* The files stay what they are. */
+int __wrap_rename(const char *from, const char *to)
+{
+	if (!is_inside)
+		return __real_rename(from, to);
+	errno = EROFS;
+	return -1;
+}
+
+int __wrap_unlink(const char *path)
+{
+	if (!is_inside)
+		return __real_unlink(path);
+	errno = EROFS;
+	return -1;
+}
+
+/* A device may be as large as it likes, but not what is copied of it. */
+int __wrap_kcopyd_submit(struct kcopyd_client *kc, struct kcopyd_job *job)
+{
+	if (job->from.count > COPY_SECTORS_MAX)
+		return -EINVAL;
+	return __real_kcopyd_submit(kc, job);
 }
 
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,

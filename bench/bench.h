@@ -23,9 +23,10 @@ struct bench_options {
 	bool json;
 	bool gate;            /* a missed bar fails the program */
 	unsigned int runs;
+	bool runs_given;      /* else a case may choose for itself */
 	uint64_t seed;
 	const char *only;     /* case, or NULL: all */
-	const char *dir;      /* where the file of the file case is made */
+	const char *dir;      /* where files are made */
 	const char *work_row; /* carry out this row once and time nothing, for profilers */
 	uint64_t work_count;
 };
@@ -57,10 +58,14 @@ struct bench_row {
 	void *context;
 	uint64_t count;                 /* requests of one run */
 	const struct bench_row *floor;  /* another of the same list, or NULL */
+	const struct bench_row *rivals; /* the fastest of these of the list becomes the floor */
+	unsigned int num_rivals;        /* 0: floor is what it is */
 	bool same_work;                 /* its hash must be the floor's; so must its count */
 	bool quiet;                     /* only a floor: people see it in the rows above it */
 	double max_ns;                  /* bar on the best, or 0 */
 	double max_ratio;               /* bar on best : best of the floor, or 0 */
+	const char *unit;               /* to print times in, of unit_ns each; NULL: "ns" */
+	double unit_ns;
 
 	double best_ns;                 /* out: of a request; from here on */
 	double median_ns;
@@ -86,12 +91,15 @@ extern const struct bench_case bench_case_table;
 extern const struct bench_case bench_case_swap;
 extern const struct bench_case bench_case_file;
 extern const struct bench_case bench_case_sim;
+extern const struct bench_case bench_case_copy;
 
 /* ---- harness.c ---- */
 
 uint64_t bench_now_ns(void);
 /* Pins the calling thread to the index-th CPU that it may run on, from the last; -1: it can't. */
 int bench_pin(unsigned int index);
+/* Lets it run on all of them again. */
+void bench_unpin(void);
 /* How many that are. */
 unsigned int bench_cpus(void);
 /* Resident memory of the process. 0: unknown. */

@@ -8,6 +8,11 @@ check_PROGRAMS += $(bench_programs)
 
 bench_dmcore_bench_SOURCES = \
 	bench/bench.h \
+	bench/copy.c \
+	bench/copy.h \
+	bench/copy_engine.c \
+	bench/copy_files.c \
+	bench/copy_peers.c \
 	bench/file.c \
 	bench/harness.c \
 	bench/load.c \

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "bench.h"
+#include "copy.h"
 
 #define DEFAULT_RUNS 201u
 #define SMOKE_RUNS 2u
@@ -15,7 +16,7 @@
 static const struct bench_case *const cases[] = {
 	&bench_case_null,  &bench_case_stats,   &bench_case_layers, &bench_case_striped,
 	&bench_case_split, &bench_case_threads, &bench_case_table,  &bench_case_swap,
-	&bench_case_file,  &bench_case_sim,
+	&bench_case_file,  &bench_case_sim,     &bench_case_copy,
 };
 
 #define NUM_CASES (sizeof(cases) / sizeof(cases[0]))
@@ -25,13 +26,15 @@ static const char usage_text[] =
 	"  --list        the cases\n"
 	"  --only CASE   one of them\n"
 	"  --smoke       small sizes: checks that it works, in less than three seconds\n"
-	"  --runs N      timed runs of each row, 1 to 10000; 201, with --smoke 2\n"
+	"  --runs N      timed runs of each row, 1 to 10000; 201, with --smoke 2, of copies 7\n"
 	"  --seed N      start of the random positions; 42\n"
-	"  --dir DIR     where a nameless file of 256 MiB is made; the current directory\n"
+	"  --dir DIR     where files of up to 6 GiB are made, and removed; the current directory\n"
 	"  --json        an object a line\n"
 	"  --gate        exit with 1 if a bar is missed\n"
 	"  --work ROW --count N\n"
-	"                carry out N requests of a row, once, untimed: for profilers\n";
+	"                carry out N requests of a row, once, untimed: for profilers\n"
+	"   or: dmcore-bench copy [OPTIONS] SOURCE DEST...\n"
+	"                copy a file, and nothing else; what the copy case compares with others\n";
 
 enum option_key {
 	OPTION_LIST = 1,
@@ -100,6 +103,7 @@ static void read_option(struct bench_options *options, int key)
 		break;
 	case OPTION_RUNS:
 		options->runs = (unsigned int)read_number(optarg, BENCH_RUNS_MAX);
+		options->runs_given = options->runs > 0;
 		break;
 	case OPTION_SEED:
 		options->seed = read_number(optarg, UINT64_MAX);
@@ -158,6 +162,8 @@ int main(int argc, char **argv)
 	struct bench bench = { .cpu = -1 };
 	unsigned int ran = 0;
 
+	if (argc > 1 && !strcmp(argv[1], "copy"))
+		return copy_program(argc - 1, argv + 1);
 	read_options(&bench.options, argc, argv);
 	/* Otherwise the heading comes after what goes wrong. */
 	setvbuf(stdout, NULL, _IOLBF, 0);

@@ -98,7 +98,7 @@ static void print_heading(struct bench *bench)
 	if (bench->heading_printed)
 		return;
 	bench->heading_printed = true;
-	printf("%-20s %9s %9s %-9s %8s %7s %7s  %-8s  %s\n", "row", "best", "median", "unit",
+	printf("%-22s %9s %9s %-9s %8s %7s %7s  %-8s  %s\n", "row", "best", "median", "unit",
 	       "floor", "x best", "x pair", "work", "bar");
 }
 
@@ -113,14 +113,21 @@ static const char *judge(struct bench *bench, double value, double max)
 	return "FAIL";
 }
 
+static double unit_ns(const struct bench_row *row)
+{
+	return row->unit ? row->unit_ns : 1;
+}
+
 static void print_row_json(const struct bench_row *row, const char *verdict)
 {
-	printf("{\"row\":\"%s\",\"unit\":\"ns\",\"best\":%.2f,\"median\":%.2f", row->name,
-	       row->best_ns, row->median_ns);
+	printf("{\"row\":\"%s\",\"unit\":\"%s\",\"best\":%.2f,\"median\":%.2f", row->name,
+	       row->unit ? row->unit : "ns", row->best_ns / unit_ns(row),
+	       row->median_ns / unit_ns(row));
 	if (row->floor)
 		printf(",\"floor\":\"%s\",\"floor_best\":%.2f,\"ratio\":%.3f,"
 		       "\"paired_ratio\":%.3f",
-		       row->floor->name, row->floor->best_ns, row->ratio, row->paired_ratio);
+		       row->floor->name, row->floor->best_ns / unit_ns(row), row->ratio,
+		       row->paired_ratio);
 	if (row->max_ns > 0)
 		printf(",\"max\":%.2f", row->max_ns);
 	if (row->max_ratio > 0)
@@ -134,15 +141,18 @@ static void print_row_json(const struct bench_row *row, const char *verdict)
 void bench_report_row(struct bench *bench, const struct bench_row *row)
 {
 	const char *verdict = NULL;
-	char bar[32] = "";
+	char bar[64] = "";
 
 	if (row->max_ns > 0) {
 		verdict = judge(bench, row->best_ns, row->max_ns);
 		snprintf(bar, sizeof(bar), "<= %g ns", row->max_ns);
-	} else if (row->max_ratio > 0) {
+	} else if (row->max_ratio > 0 && row->floor) {
 		verdict = judge(bench, row->ratio, row->max_ratio);
-		snprintf(bar, sizeof(bar), "<= %gx", row->max_ratio);
+		snprintf(bar, sizeof(bar), "<= %.3gx", row->max_ratio);
 	}
+	if (row->num_rivals > 0)
+		snprintf(bar + strlen(bar), sizeof(bar) - strlen(bar), "%sof %.24s",
+			 *bar ? " " : "", row->floor->name);
 	if (bench->options.json) {
 		print_row_json(row, verdict);
 		return;
@@ -150,9 +160,11 @@ void bench_report_row(struct bench *bench, const struct bench_row *row)
 	if (row->quiet)
 		return;
 	print_heading(bench);
-	printf("%-20s %9.1f %9.1f %-9s ", row->name, row->best_ns, row->median_ns, "ns");
+	printf("%-22s %9.1f %9.1f %-9s ", row->name, row->best_ns / unit_ns(row),
+	       row->median_ns / unit_ns(row), row->unit ? row->unit : "ns");
 	if (row->floor)
-		printf("%8.1f %7.2f %7.2f", row->floor->best_ns, row->ratio, row->paired_ratio);
+		printf("%8.1f %7.2f %7.2f", row->floor->best_ns / unit_ns(row), row->ratio,
+		       row->paired_ratio);
 	else
 		printf("%8s %7s %7s", "-", "-", "-");
 	printf("  %08x  %s%s%s\n", (unsigned int)row->hash, bar, verdict ? ": " : "",
@@ -181,7 +193,7 @@ void bench_report_value(struct bench *bench, const char *name, const char *unit,
 	print_heading(bench);
 	if (max > 0)
 		snprintf(bar, sizeof(bar), "<= %g %s", max, unit);
-	printf("%-20s %9.1f %9.1f %-9s %8s %7s %7s  %-8s  %s%s%s\n", name, best, median, unit, "-",
+	printf("%-22s %9.1f %9.1f %-9s %8s %7s %7s  %-8s  %s%s%s\n", name, best, median, unit, "-",
 	       "-", "-", "-", bar, verdict ? ": " : "", verdict ? verdict : "");
 }
 
@@ -195,5 +207,5 @@ void bench_report_skip(struct bench *bench, const char *name, const char *reason
 	}
 	if (!bench->options.work_row)
 		print_heading(bench);
-	printf("%-20s skipped: %s\n", name, reason);
+	printf("%-22s skipped: %s\n", name, reason);
 }

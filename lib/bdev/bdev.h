@@ -17,6 +17,7 @@
 #include <dmcore/driver.h>
 #include <dmcore/target.h>
 
+#include "base/checked.h"
 #include "base/core.h"
 #include "base/list.h"
 
@@ -71,6 +72,27 @@ static inline dmcore__route_fn dmcore__bdev_route(const struct dmcore_bdev *bdev
 static inline uint32_t dmcore__bdev_block_mask(const struct dmcore_bdev *bdev)
 {
 	return atomic_load_explicit(&bdev->block_mask_sectors, memory_order_relaxed);
+}
+
+/* Whether a range is one of the device's, in whole blocks. */
+static inline bool dmcore__bdev_has_range(const struct dmcore_bdev *bdev, uint64_t sector,
+					  uint64_t count)
+{
+	uint64_t size = atomic_load_explicit(&bdev->size_sectors, memory_order_relaxed);
+
+	return !((sector | count) & dmcore__bdev_block_mask(bdev)) && count <= size &&
+	       sector <= size - count;
+}
+
+/* How much of a READ or WRITE a device with these limits takes in one piece. */
+static inline uint64_t dmcore__limits_whole(const struct dmcore_limits *limits, uint64_t sector,
+					    uint64_t count)
+{
+	uint64_t chunk = limits->chunk_sectors;
+
+	if (chunk)
+		count = dmcore__min_u64(count, chunk - sector % chunk);
+	return dmcore__min_not_zero_u64(count, limits->max_io_sectors);
 }
 
 /* The operation and the flags of a bio in one word. */

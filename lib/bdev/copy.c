@@ -5,17 +5,7 @@
  */
 #include <errno.h>
 
-#include "base/checked.h"
 #include "bdev/bio.h"
-
-/* Whether a range is one of the device's. */
-static bool suits(const struct dmcore_bdev *bdev, uint64_t sector, uint64_t count)
-{
-	uint64_t size = dmcore_bdev_size_sectors(bdev);
-
-	return !((sector | count) & dmcore__bdev_block_mask(bdev)) && count > 0 && count <= size &&
-	       sector <= size - count;
-}
 
 static bool can_copy(const struct dmcore_bio *bio, const struct dmcore_bdev *from,
 		     uint64_t from_sector)
@@ -28,8 +18,9 @@ static bool can_copy(const struct dmcore_bio *bio, const struct dmcore_bdev *fro
 	if (dmcore__bdev_route(bdev) || dmcore__bdev_route(from) || bdev->driver != from->driver ||
 	    !DMCORE__DRIVER_HAS(bdev->driver, copy))
 		return false;
-	return !dmcore__bdev_read_only(bdev) && suits(bdev, bio->sector, bio->count) &&
-	       suits(from, from_sector, bio->count);
+	return !dmcore__bdev_read_only(bdev) && bio->count > 0 &&
+	       dmcore__bdev_has_range(bdev, bio->sector, bio->count) &&
+	       dmcore__bdev_has_range(from, from_sector, bio->count);
 }
 
 /* Counts a bio in a device until it has ended. */

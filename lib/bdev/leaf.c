@@ -128,22 +128,12 @@ static int next_zero_write(struct dmcore__fan *fan, struct dmcore_bio *piece, vo
 	return 0;
 }
 
-/* How much of a READ or WRITE the device takes in one piece. */
-static uint64_t whole_piece(const struct dmcore_bdev *bdev, uint64_t sector, uint64_t count)
-{
-	uint64_t chunk = bdev->limits.chunk_sectors;
-
-	if (bdev->limits.max_io_sectors)
-		count = dmcore__min_u64(count, bdev->limits.max_io_sectors);
-	if (chunk)
-		count = dmcore__min_u64(count, chunk - sector % chunk);
-	return count;
-}
-
 static int next_piece(struct dmcore__fan *fan, struct dmcore_bio *piece, void **token)
 {
+	const struct dmcore_bdev *bdev = fan->context;
+
 	(void)token;
-	piece->count = whole_piece(fan->context, fan->sector, fan->count);
+	piece->count = dmcore__limits_whole(&bdev->limits, fan->sector, fan->count);
 	dmcore__fan_advance(fan, piece->count);
 	if (fan->count == 0)
 		fan->next = NULL;
@@ -165,21 +155,12 @@ static int next_limited(struct dmcore__fan *fan, struct dmcore_bio *piece, void 
 	return 0;
 }
 
-/* Whether a request's range is one of the device's. */
-static inline bool suits(const struct dmcore_bdev *bdev, const struct dmcore_bio *bio)
-{
-	uint64_t size = atomic_load_explicit(&bdev->size_sectors, memory_order_relaxed);
-
-	return !((bio->sector | bio->count) & dmcore__bdev_block_mask(bdev)) &&
-	       bio->count <= size && bio->sector <= size - bio->count;
-}
-
 /* What is wrong with a request for this device: 0 or its status. */
 static int check(const struct dmcore_bdev *bdev, const struct dmcore_bio *bio)
 {
 	if ((bio->sector | bio->count) & dmcore__bdev_block_mask(bdev))
 		return -EINVAL;
-	if (!suits(bdev, bio))
+	if (!dmcore__bdev_has_range(bdev, bio->sector, bio->count))
 		return -EIO;
 	return dmcore__bdev_read_only(bdev) && bio->op != DMCORE_OP_READ ? -EROFS : 0;
 }
@@ -235,7 +216,7 @@ static DMCORE__NOINLINE void submit_other(struct dmcore_bdev *bdev, struct dmcor
 		postflush(bio);
 	if (bio->op > DMCORE_OP_WRITE)
 		submit_special(bdev, bio);
-	else if (whole_piece(bdev, bio->sector, bio->count) == bio->count)
+	else if (dmcore__limits_whole(&bdev->limits, bio->sector, bio->count) == bio->count)
 		bdev->driver->submit(bdev, bio);
 	else
 		dmcore__fan_start(bio, next_piece, NULL, bdev);
@@ -244,7 +225,8 @@ static DMCORE__NOINLINE void submit_other(struct dmcore_bdev *bdev, struct dmcor
 void dmcore__leaf_submit(struct dmcore_bdev *bdev, struct dmcore_bio *bio)
 {
 	if (dmcore__unlikely(dmcore__bdev_is_special(bdev, bio) ||
-			     bio->count > bdev->whole_sectors || !suits(bdev, bio))) {
+			     bio->count > bdev->whole_sectors ||
+			     !dmcore__bdev_has_range(bdev, bio->sector, bio->count))) {
 		submit_other(bdev, bio);
 		return;
 	}

@@ -94,10 +94,7 @@ static uint64_t unsplit(const struct kcopyd_job *job, const struct dmio_region *
 		count = dmcore__min_not_zero_u64(count, limits.max_write_zeroes_sectors);
 	if (kind == KCOPYD__SLICE_ZERO && kcopyd__job_zeroes_cheaply(job))
 		return count;
-	if (limits.chunk_sectors)
-		count = dmcore__min_u64(count, limits.chunk_sectors - (dest->sector + offset) %
-							      limits.chunk_sectors);
-	return dmcore__min_not_zero_u64(count, limits.max_io_sectors);
+	return dmcore__limits_whole(&limits, dest->sector + offset, count);
 }
 
 /* A slice of whole blocks, but for the last one of the job. */

@@ -63,6 +63,7 @@ backend_sources += lib/backend/io_uring.c
 endif
 
 queue_sources = \
+	lib/queue/call.c \
 	lib/queue/create.c \
 	lib/queue/drain.c \
 	lib/queue/drain.h \
@@ -120,6 +121,7 @@ map_sources = \
 	lib/map/parse.c \
 	lib/map/registry.c \
 	lib/map/resources.c \
+	lib/map/shared.c \
 	lib/map/stats.c \
 	lib/map/stats.h \
 	lib/map/stats_account.c \

@@ -73,6 +73,7 @@ unit_tests = \
 	tests/unit/kcopyd/test_sparse \
 	tests/unit/kcopyd/test_verify \
 	tests/unit/kcopyd/test_zero \
+	tests/unit/map/test_again \
 	tests/unit/map/test_concise \
 	tests/unit/map/test_device \
 	tests/unit/map/test_device_io \
@@ -87,7 +88,9 @@ unit_tests = \
 	tests/unit/map/test_manage \
 	tests/unit/map/test_message \
 	tests/unit/map/test_parse \
+	tests/unit/map/test_preresume \
 	tests/unit/map/test_registry \
+	tests/unit/map/test_share \
 	tests/unit/map/test_stack \
 	tests/unit/map/test_stats \
 	tests/unit/map/test_stats_life \
@@ -101,6 +104,7 @@ unit_tests = \
 	tests/unit/map/test_suspend_wait \
 	tests/unit/map/test_table \
 	tests/unit/map/test_types \
+	tests/unit/queue/test_call \
 	tests/unit/queue/test_create \
 	tests/unit/queue/test_drain \
 	tests/unit/queue/test_fd \
@@ -266,6 +270,10 @@ runner_library = $(CRITERION_LIBS)
 endif
 endif
 EXTRA_DIST += tests/support/plain_runner.c
+
+
+tests_golden_test_cow_LDADD = $(LDADD) \
+	examples/dmcat/cow_check.$(OBJEXT) examples/dmcat/cow_read.$(OBJEXT)
 
 # Calls of the library that a program has pass through functions of its own, __wrap_NAME().
 wrap_flag = -Wl,--wrap=

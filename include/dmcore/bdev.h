@@ -111,6 +111,16 @@ DMCORE_API DMCORE_MUST_CHECK int dmcore_bdev_open(struct dmcore *core, const cha
 DMCORE_API int dmcore_bdev_close(struct dmcore_bdev *bdev);
 
 /**
+ * Measures a file or disk that is open once more: what has been added to it can be used from now
+ * on. Of a mapped device it does nothing: its size is that of its live table.
+ *
+ * @param[in] bdev  The device.
+ * @retval 0  Measured; otherwise the errors of dmcore_bdev_open(), and the device is as it was.
+ * @threads   control
+ */
+DMCORE_API int dmcore_bdev_refresh(struct dmcore_bdev *bdev);
+
+/**
  * The size of a device. A mapped device's is that of its live table, and changes with it; tables
  * above it are checked against it when they are loaded or resumed. A file's or disk's is looked at
  * each time it is opened. The last, partial sector of a file doesn't count.
@@ -139,6 +149,19 @@ DMCORE_API const char *dmcore_bdev_name(const struct dmcore_bdev *bdev);
  * @threads any
  */
 DMCORE_API bool dmcore_bdev_is_read_only(const struct dmcore_bdev *bdev);
+
+/**
+ * Whether two openings mean one device, whatever their flags: what is written by one is read by the
+ * other.
+ *
+ * @param[in] a  A device.
+ * @param[in] b  A device.
+ * @return  True if both are the same object, or leaves of one core, one driver and one key, see
+ *          dmcore_driver::identify. A leaf without a key is the same as itself only. A mapped
+ *          device is not the same as what it stands on.
+ * @threads any
+ */
+DMCORE_API bool dmcore_bdev_is_same(const struct dmcore_bdev *a, const struct dmcore_bdev *b);
 
 /**
  * Tells a device's limits.

@@ -15,6 +15,7 @@
 #ifndef DMCORE_CONTEXT_H
 #define DMCORE_CONTEXT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -57,8 +58,9 @@ typedef uint64_t (*dmcore_clock_fn)(void *context);
  * it waits for, or until @p until_ns of the core's clock, whichever comes first; UINT64_MAX: no
  * limit. Returns 0, or a negative errno if waiting makes no sense any more: with that
  * dmcore_queue_poll(), dmcore_device_wait() and what suspends a device end; plain calls such as
- * dmcore_pread() can't be given up, and ask again. It may call the library as a callback may. A
- * thread that waits for file I/O under way sleeps in the kernel all the same.
+ * dmcore_pread(), and dmcore_service_call(), can't be given up, and ask again. It may call the
+ * library as a callback may. A thread that waits for file I/O under way sleeps in the kernel all
+ * the same.
  */
 typedef int (*dmcore_sleep_fn)(struct dmcore *core, uint64_t until_ns, void *context);
 
@@ -107,7 +109,7 @@ DMCORE_API DMCORE_MUST_CHECK int dmcore_create(const struct dmcore_options *opti
 					       struct dmcore **result);
 
 /**
- * Takes a core down: stops the service thread, removes every mapped device and frees the rest.
+ * Takes a core down: removes every mapped device, stops the service thread and frees the rest.
  * Queues must have been destroyed and devices closed before; the message names what is left.
  *
  * @param[in] core  NULL is a no-op.
@@ -140,6 +142,58 @@ struct dmcore_work {
  * @threads   any
  */
 DMCORE_API DMCORE_MUST_CHECK int dmcore_service_post(struct dmcore *core, struct dmcore_work *work);
+
+/** A call that another thread has the service carry out. The caller's memory, zeroed before. */
+struct dmcore_call {
+	/** Runs once, on the service. It, or what it begins there, ends the call by
+	 *  dmcore_service_return(). */
+	void (*fn)(struct dmcore_call *call);
+	bool immediate; /**< fn always returns the call before it ends: it may be called on the
+			     service's own thread. */
+	int result;     /**< What dmcore_service_return() was given. */
+	/** The library's. */
+	struct {
+		struct dmcore_work work;
+		struct dmcore *core;
+		bool returned;
+	} internal;
+};
+
+/**
+ * Has the service run call->fn, and waits until the call is returned. With a manual service the
+ * calling thread runs the service meanwhile, as by dmcore_service_poll(), unless another thread is
+ * in there; other queues aren't run. The wait can't be given up.
+ *
+ * Destructors and the like call it with the control calls of the core held up: neither fn nor
+ * anything that must happen on the service before the call is returned may make one then, nor do
+ * plain I/O. dmcore_service_post() and dmcore_service_queue() are such calls, dmcore_queue_post()
+ * is none. It works while the core is destroyed too, for targets that go with it, when
+ * dmcore_service_post() refuses.
+ *
+ * On the service's own thread, inside its poll, nothing can wait for the service: there fn is run
+ * at once if call->immediate says that it returns the call before it ends, and not at all
+ * otherwise.
+ *
+ * @param[in] core  The core.
+ * @param[in] call  Zeroed, with fn set, and immediate if that is so. It is the caller's again, and
+ *                  may go, when this returns.
+ * @return  What dmcore_service_return() was given; or, with fn not run at all, one of these:
+ * @retval -EINVAL   No core, no call, or no fn.
+ * @retval -EAGAIN   The service couldn't be started.
+ * @retval -EDEADLK  This is the service's own thread, and the call isn't immediate.
+ * @threads   any; blocks. With a manual service no other thread begins dmcore_service_poll()
+ *            meanwhile.
+ */
+DMCORE_API int dmcore_service_call(struct dmcore *core, struct dmcore_call *call);
+
+/**
+ * Ends a call of dmcore_service_call().
+ *
+ * @param[in] call    Whose fn has been called; once. Not to be touched afterwards.
+ * @param[in] result  What the call returns.
+ * @threads   the service's: from fn, or later from any completion, timer or work there
+ */
+DMCORE_API void dmcore_service_return(struct dmcore_call *call, int result);
 
 /**
  * Runs the service queue of a core made with DMCORE_SERVICE_MANUAL; as dmcore_queue_poll().

@@ -26,6 +26,7 @@
 #include <dmcore/attr.h>
 #include <dmcore/bdev.h>
 #include <dmcore/bio.h>
+#include <dmcore/context.h>
 #include <dmcore/table.h>
 
 DMCORE_BEGIN_DECLS
@@ -43,7 +44,9 @@ struct dmcore_target {
 	void *private_data;                    /**< The constructor's. */
 	uint64_t begin;                        /**< First sector in the table. */
 	uint32_t max_io_sectors;               /**< The constructor's: READ and WRITE are split at
-					            multiples of it from begin; 0: never. */
+					            multiples of it from begin; 0: never. If it
+					            isn't 0 preresume may set another value that
+					            isn't; limits are not stacked again. */
 	uint32_t flags;                        /**< The constructor's: DMCORE_TARGET_*. */
 };
 
@@ -71,6 +74,11 @@ enum dmcore_end_result {
 				    call of end_io. */
 	DMCORE_END_REQUEUE,    /**< It waits for the next table, see
 				    DMCORE_TARGET_TYPE_REQUEUES. */
+	DMCORE_END_AGAIN,      /**< It has set bdev, sector, count and the vector anew, which were
+				    changed on the way, from what it keeps in per-bio data: the
+				    core sends the bio on once more, with status 0, as after
+				    DMCORE_MAP_REMAPPED. When that ends, end_io is called again;
+				    any number of times. */
 };
 
 /** The type may push bios back: by DMCORE_MAP_REQUEUE, DMCORE_END_REQUEUE, or by completing one
@@ -308,6 +316,87 @@ DMCORE_API DMCORE_MUST_CHECK void *dmcore_target_alloc(struct dmcore_target *tar
 DMCORE_API DMCORE_MUST_CHECK int dmcore_target_device(struct dmcore_target *target,
 						      const char *spec,
 						      struct dmcore_bdev **result);
+
+/**
+ * As dmcore_target_device(), for a device that the target only reads: it is opened with the flags
+ * of the table and DMCORE_OPEN_READ_ONLY, so it needn't be writable. A device that can be open only
+ * once (DMCORE_DRIVER_ONE_OBJECT) is opened with the flags of the table first, lest a writer that
+ * comes later be refused, and read-only if that is refused with -EROFS, -EACCES or -EPERM, or with
+ * -EBUSY because it is open so already. A mapped device is opened as it is.
+ *
+ * @param[in]  target  The target; only from its constructor.
+ * @param[in]  spec    As dmcore_bdev_open().
+ * @param[out] result  Borrowed; NULL on failure. It may be writable, and another object than what
+ *                     dmcore_target_device() gives; see dmcore_bdev_is_same().
+ * @retval 0       Open; otherwise the errors of dmcore_bdev_open().
+ * @retval -ENXIO  It is a mapped device that never had a table.
+ * @threads   callback
+ * @conform   dm_get_device() with the mode of the origin of a snapshot.
+ */
+DMCORE_API DMCORE_MUST_CHECK int dmcore_target_device_read_only(struct dmcore_target *target,
+								const char *spec,
+								struct dmcore_bdev **result);
+
+/** An object that targets have in common, see dmcore_target_share(). Static and constant. */
+struct dmcore_shared_type {
+	size_t struct_size; /**< sizeof(struct dmcore_shared_type) of the author. */
+	size_t bytes;       /**< Of the object. */
+	/** Optional: makes the zeroed object ready. Returns 0, or a negative errno by
+	 *  dmcore_bdev_open_error() or the like; destroy isn't called then. Like destroy it runs
+	 *  with control calls of the core held up: as a constructor. */
+	int (*create)(struct dmcore *core, void *object);
+	/** Optional: undoes what create did, and what the targets did since. */
+	void (*destroy)(struct dmcore *core, void *object);
+};
+
+/**
+ * Gets what all targets of a core have in common, in whatever tables, that ask for the same type
+ * (by its address) and the same device (dmcore_bdev_is_same()). The first that asks makes it; it
+ * goes with the last table that holds it: after that table's destructors, before its devices are
+ * closed. So what replaces a table finds what the one before has left.
+ *
+ * The object may outlive the bdev object that it was first asked for with, which belongs to that
+ * table: it must not keep it.
+ *
+ * @param[in]  target  The target; only from its constructor.
+ * @param[in]  bdev    A device that the target's table has open.
+ * @param[in]  type    Borrowed for the life of the core.
+ * @param[out] result  Borrowed until the destructor has returned; NULL on failure. Aligned for any
+ *                     type.
+ * @retval 0        Got; other errors are those of create.
+ * @retval -EINVAL  struct_size or bytes is missing.
+ * @retval -ENOMEM  No memory.
+ * @threads   callback
+ */
+DMCORE_API DMCORE_MUST_CHECK int dmcore_target_share(struct dmcore_target *target,
+						     struct dmcore_bdev *bdev,
+						     const struct dmcore_shared_type *type,
+						     void **result);
+
+/**
+ * Says why preresume fails: dmcore_device_resume() tells it behind the type's name.
+ *
+ * @param[in] target  The target.
+ * @param[in] error   A negative errno.
+ * @param[in] format  printf format.
+ * @return  @p error, so that one can write `return dmcore_target_fail(…);`
+ * @threads callback
+ */
+DMCORE_API DMCORE_PRINTF(3, 4) int dmcore_target_fail(struct dmcore_target *target, int error,
+						      const char *format, ...);
+
+/**
+ * Tells the application's log hook something, with the type's name before it.
+ *
+ * @param[in] target  The target.
+ * @param[in] level   How serious it is.
+ * @param[in] format  printf format. What is longer than DMCORE_ERROR_BYTES_MAX is cut.
+ * @threads any; takes no lock, but what the hook does takes its time
+ * @conform DMERR(), DMWARN() and DMINFO().
+ */
+DMCORE_API DMCORE_PRINTF(3, 4) void dmcore_target_log(struct dmcore_target *target,
+						      enum dmcore_log_level level,
+						      const char *format, ...);
 
 /**
  * @name Arguments

@@ -342,6 +342,32 @@ int dmcore_bdev_open(struct dmcore *core, const char *spec, unsigned int flags,
 	return ret;
 }
 
+/* Whether all openings of what `spec` names are one object, with the flags of the first. */
+static bool is_one_object(struct dmcore *core, const char *spec)
+{
+	const struct dmcore_driver *driver;
+	const char *args;
+	char path[160];
+
+	if (dmcore__bdev_find_mapped(core, spec) ||
+	    choose_driver(core, spec, path, sizeof(path), &driver, &args))
+		return false;
+	return driver->features & DMCORE_DRIVER_ONE_OBJECT;
+}
+
+int dmcore__bdev_open_to_read(struct dmcore *core, const char *spec, unsigned int flags,
+			      struct dmcore_bdev **result)
+{
+	int ret;
+
+	if (!(flags & DMCORE_OPEN_READ_ONLY) && is_one_object(core, spec)) {
+		ret = dmcore_bdev_open(core, spec, flags, result);
+		if (ret != -EROFS && ret != -EACCES && ret != -EPERM && ret != -EBUSY)
+			return ret;
+	}
+	return dmcore_bdev_open(core, spec, flags | DMCORE_OPEN_READ_ONLY, result);
+}
+
 static int close_locked(struct dmcore_bdev *bdev)
 {
 	uint64_t inflight;
@@ -365,6 +391,21 @@ static int close_locked(struct dmcore_bdev *bdev)
 	bdev->driver->close(bdev);
 	free_bdev(bdev);
 	return 0;
+}
+
+int dmcore_bdev_refresh(struct dmcore_bdev *bdev)
+{
+	int ret;
+
+	if (!bdev)
+		return dmcore__error(-EINVAL, "no device");
+	ret = dmcore__control_begin(bdev->core);
+	if (ret)
+		return ret;
+	if (bdev->driver)
+		ret = refresh_leaf(bdev);
+	dmcore__unlock(bdev->core);
+	return ret;
 }
 
 int dmcore_bdev_close(struct dmcore_bdev *bdev)
@@ -401,6 +442,14 @@ bool dmcore_bdev_is_read_only(const struct dmcore_bdev *bdev)
 const struct dmcore_driver *dmcore_bdev_driver(const struct dmcore_bdev *bdev)
 {
 	return bdev->driver;
+}
+
+bool dmcore_bdev_is_same(const struct dmcore_bdev *a, const struct dmcore_bdev *b)
+{
+	if (a == b)
+		return true;
+	return a->core == b->core && a->key && b->key && a->driver == b->driver &&
+	       strcmp(a->key, b->key) == 0;
 }
 
 struct dmcore *dmcore_bdev_core(const struct dmcore_bdev *bdev)

@@ -155,6 +155,10 @@ void dmcore__bdev_destroy_mapped(struct dmcore_bdev *bdev);
 /* From now on nobody finds it. */
 void dmcore__bdev_hide_mapped(struct dmcore_bdev *bdev);
 
+/* As dmcore_bdev_open(), for who only reads; see dmcore_target_device_read_only(). */
+int dmcore__bdev_open_to_read(struct dmcore *core, const char *spec, unsigned int flags,
+			      struct dmcore_bdev **result);
+
 /* The mapped device of that name (NAME or /dev/mapper/NAME), or NULL. */
 struct dmcore_bdev *dmcore__bdev_find_mapped(struct dmcore *core, const char *name);
 

@@ -78,8 +78,10 @@ static bool wants_at_most_one(const struct dmcore_target *target, enum dmcore_op
 static struct dmcore_target *whole_target(const struct dmcore_table *table)
 {
 	struct dmcore_target *target = dmcore__table_target(table, 0);
+	/* A preresume may set a smaller one. */
 	bool takes_all = target->max_io_sectors == 0 ||
-			 target->max_io_sectors >= table->size_sectors;
+			 (target->max_io_sectors >= table->size_sectors &&
+			  !target->type->preresume);
 
 	return table->num_targets == 1 && takes_all ? target : NULL;
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Tables, mapped devices and the registry of target types, as the files of map/ share them.
- * registry.c: types; table.c, resources.c, parse.c: building; limits.c, flush.c: completing;
- * submit.c: the way of a bio; extent.c: where it goes; device.c, concise.c, info.c: devices;
- * suspend.c: their states; depth.c: how they stand on each other; status.c, message.c: texts;
- * event.c, stats*.c: what is counted.
+ * registry.c: types; table.c, resources.c, shared.c, parse.c: building; limits.c, flush.c:
+ * completing; submit.c: the way of a bio; extent.c: where it goes; device.c, concise.c, info.c:
+ * devices; suspend.c: their states; depth.c: how they stand on each other; status.c, message.c:
+ * texts; event.c, stats*.c: what is counted.
  */
 #ifndef DMCORE_LIB_MAP_MAP_H
 #define DMCORE_LIB_MAP_MAP_H
@@ -41,6 +41,9 @@ struct dmcore__arena_chunk;
 /* A device that a table has opened, under each name by which it was asked for. */
 struct dmcore__table_device;
 
+/* What it has in common with other tables, once for each time that it was asked for. */
+struct dmcore__table_shared;
+
 struct dmcore_table {
 	/* Hot, and constant once complete. */
 	uint64_t size_sectors;
@@ -75,6 +78,7 @@ struct dmcore_table {
 	uint32_t num_device_buckets;
 	uint32_t num_devices;
 	struct dmcore__table_device *newest_device; /* the others follow by age */
+	struct dmcore__table_shared *newest_shared; /* likewise */
 	int lookup_error;                  /* of the last device that a constructor didn't get */
 	uint32_t failed_target;            /* that dmcore__table_finish() stopped at */
 	bool warned;                       /* of an alignment inconsistency */
@@ -124,6 +128,7 @@ struct dmcore__map {
 	struct dmcore__list types;         /* in order of their names */
 	struct dmcore__list devices;       /* in order of creation */
 	struct dmcore__list tables;        /* every one that exists */
+	struct dmcore__list shared;        /* shared.c's */
 	unsigned int num_watches;
 	uint64_t stats_bytes;              /* of all counters, see stats_region.c */
 	pthread_mutex_t events_lock;       /* short; the clock alone is called with it held */
@@ -164,6 +169,7 @@ struct dmcore__mark {
 	struct dmcore__arena_chunk *chunk;
 	size_t used_bytes;
 	struct dmcore__table_device *device;
+	struct dmcore__table_shared *shared;
 };
 
 /* Zeroed memory that lives as long as the table, or NULL. */
@@ -175,6 +181,9 @@ void dmcore__table_rewind(struct dmcore_table *table, struct dmcore__mark mark);
  * two names, twice. */
 int dmcore__table_each_device(struct dmcore_table *table,
 			      int (*fn)(struct dmcore_bdev *bdev, void *context), void *context);
+
+/* shared.c: gives up what a table has come to share since `to` was its newest. */
+void dmcore__shared_rewind(struct dmcore_table *table, struct dmcore__table_shared *to);
 
 /* limits.c */
 

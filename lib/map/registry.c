@@ -159,6 +159,7 @@ int dmcore__map_create(struct dmcore *core)
 	dmcore__list_init(&core->map->types);
 	dmcore__list_init(&core->map->devices);
 	dmcore__list_init(&core->map->tables);
+	dmcore__list_init(&core->map->shared);
 	dmcore__events_create(core->map);
 	dmcore__stats_watch_queues(core, true);
 	for (size_t i = 0; i < DMCORE__ARRAY_SIZE(builtins) && ret == 0; i++)

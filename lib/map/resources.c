@@ -32,6 +32,7 @@ struct dmcore__table_device {
 	struct dmcore__table_device *older;
 	struct dmcore_bdev *bdev;
 	uint64_t hash;
+	bool to_read; /* alone; part of the key as is spec */
 	char spec[];
 };
 
@@ -101,9 +102,9 @@ void *dmcore_target_alloc(struct dmcore_target *target, size_t bytes)
 /* ---- devices ---- */
 
 /* FNV-1a */
-static uint64_t hash_spec(const char *spec)
+static uint64_t hash_spec(const char *spec, bool to_read)
 {
-	uint64_t hash = UINT64_C(0xcbf29ce484222325);
+	uint64_t hash = UINT64_C(0xcbf29ce484222325) + to_read;
 
 	for (; *spec; spec++)
 		hash = (hash ^ (unsigned char)*spec) * UINT64_C(0x100000001b3);
@@ -116,14 +117,15 @@ static struct dmcore__table_device **bucket_of(const struct dmcore_table *table,
 }
 
 static struct dmcore__table_device *find_device(const struct dmcore_table *table, const char *spec,
-						uint64_t hash)
+						bool to_read, uint64_t hash)
 {
 	struct dmcore__table_device *device;
 
 	if (table->num_device_buckets == 0)
 		return NULL;
 	for (device = *bucket_of(table, hash); device; device = device->next) {
-		if (device->hash == hash && strcmp(device->spec, spec) == 0)
+		if (device->hash == hash && device->to_read == to_read &&
+		    strcmp(device->spec, spec) == 0)
 			return device;
 	}
 	return NULL;
@@ -155,11 +157,16 @@ static int grow_buckets(struct dmcore_table *table)
 	return 0;
 }
 
-static int open_device(struct dmcore_table *table, const char *spec, struct dmcore_bdev **result)
+static int open_device(struct dmcore_table *table, const char *spec, bool to_read,
+		       struct dmcore_bdev **result)
 {
 	struct dmcore_bdev *bdev;
-	int ret = dmcore_bdev_open(table->core, spec, table->flags, &bdev);
+	int ret;
 
+	if (to_read)
+		ret = dmcore__bdev_open_to_read(table->core, spec, table->flags, &bdev);
+	else
+		ret = dmcore_bdev_open(table->core, spec, table->flags, &bdev);
 	if (ret)
 		return ret;
 	if (bdev->route && dmcore_bdev_size_sectors(bdev) == 0) {
@@ -171,7 +178,7 @@ static int open_device(struct dmcore_table *table, const char *spec, struct dmco
 	return 0;
 }
 
-static int add_device(struct dmcore_table *table, const char *spec, uint64_t hash,
+static int add_device(struct dmcore_table *table, const char *spec, bool to_read, uint64_t hash,
 		      struct dmcore__table_device **result)
 {
 	size_t spec_bytes = strlen(spec) + 1;
@@ -183,11 +190,12 @@ static int add_device(struct dmcore_table *table, const char *spec, uint64_t has
 	device = dmcore__zalloc(table->core, sizeof(*device) + spec_bytes);
 	if (!device)
 		return -ENOMEM;
-	ret = open_device(table, spec, &device->bdev);
+	ret = open_device(table, spec, to_read, &device->bdev);
 	if (ret)
 		goto free_device;
 	memcpy(device->spec, spec, spec_bytes);
 	device->hash = hash;
+	device->to_read = to_read;
 	device->next = *bucket_of(table, hash);
 	*bucket_of(table, hash) = device;
 	device->older = table->newest_device;
@@ -218,7 +226,8 @@ static void drop_newest_device(struct dmcore_table *table)
 	dmcore__free(table->core, device);
 }
 
-static int look_up(struct dmcore_target *target, const char *spec, struct dmcore_bdev **result)
+static int look_up(struct dmcore_target *target, const char *spec, bool to_read,
+		   struct dmcore_bdev **result)
 {
 	struct dmcore_table *table = target->table;
 	struct dmcore__table_device *device;
@@ -229,10 +238,10 @@ static int look_up(struct dmcore_target *target, const char *spec, struct dmcore
 		return dmcore__error(-EINVAL, "no device is named");
 	if (!target->type->iterate_devices)
 		return dmcore__error(-EINVAL, "the target type has no iterate_devices");
-	hash = hash_spec(spec);
-	device = find_device(table, spec, hash);
+	hash = hash_spec(spec, to_read);
+	device = find_device(table, spec, to_read, hash);
 	if (!device) {
-		ret = add_device(table, spec, hash, &device);
+		ret = add_device(table, spec, to_read, hash, &device);
 		if (ret)
 			return ret;
 	}
@@ -240,16 +249,28 @@ static int look_up(struct dmcore_target *target, const char *spec, struct dmcore
 	return 0;
 }
 
-int dmcore_target_device(struct dmcore_target *target, const char *spec,
-			 struct dmcore_bdev **result)
+static int get_device(struct dmcore_target *target, const char *spec, bool to_read,
+		      struct dmcore_bdev **result)
 {
 	int ret;
 
 	*result = NULL;
-	ret = look_up(target, spec, result);
+	ret = look_up(target, spec, to_read, result);
 	if (ret)
 		target->table->lookup_error = ret;
 	return ret;
+}
+
+int dmcore_target_device(struct dmcore_target *target, const char *spec,
+			 struct dmcore_bdev **result)
+{
+	return get_device(target, spec, false, result);
+}
+
+int dmcore_target_device_read_only(struct dmcore_target *target, const char *spec,
+				   struct dmcore_bdev **result)
+{
+	return get_device(target, spec, true, result);
 }
 
 int dmcore__table_each_device(struct dmcore_table *table,
@@ -263,11 +284,13 @@ int dmcore__table_each_device(struct dmcore_table *table,
 	return ret;
 }
 
-/* ---- both ---- */
+/* ---- all ---- */
 
 struct dmcore__mark dmcore__table_mark(const struct dmcore_table *table)
 {
-	struct dmcore__mark mark = { .chunk = table->arena, .device = table->newest_device };
+	struct dmcore__mark mark = { .chunk = table->arena,
+				     .device = table->newest_device,
+				     .shared = table->newest_shared };
 
 	if (mark.chunk)
 		mark.used_bytes = mark.chunk->used_bytes;
@@ -276,6 +299,8 @@ struct dmcore__mark dmcore__table_mark(const struct dmcore_table *table)
 
 void dmcore__table_rewind(struct dmcore_table *table, struct dmcore__mark mark)
 {
+	/* Before the devices that they are about, and the memory that the holds are in. */
+	dmcore__shared_rewind(table, mark.shared);
 	while (table->newest_device != mark.device)
 		drop_newest_device(table);
 	if (table->num_devices == 0) {

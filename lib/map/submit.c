@@ -58,6 +58,20 @@ static inline bool wants_end(const struct dmcore_target_type *type, int status)
 	return type->end_io && (status || !(type->features & DMCORE_TARGET_TYPE_END_ERRORS));
 }
 
+static enum dmcore__unwind target_end(struct dmcore_bio *bio, struct dmcore__frame *frame);
+
+/* A bio that has ended, to the device that its target has named anew. */
+static DMCORE__NOINLINE enum dmcore__unwind send_again(struct dmcore_bio *bio,
+						       struct dmcore__frame *frame)
+{
+	struct target_frame *entry = (struct target_frame *)(void *)frame - 1;
+
+	frame->end = target_end;
+	entry->bdev = bio->bdev;
+	bio->status = 0;
+	return DMCORE__UNWIND_SUBMIT;
+}
+
 static enum dmcore__unwind target_end(struct dmcore_bio *bio, struct dmcore__frame *frame)
 {
 	struct target_frame *entry =
@@ -74,6 +88,8 @@ static enum dmcore__unwind target_end(struct dmcore_bio *bio, struct dmcore__fra
 		if (dmcore__unlikely(result != DMCORE_END_DONE)) {
 			if (result == DMCORE_END_INCOMPLETE)
 				return DMCORE__UNWIND_STOP;
+			if (result == DMCORE_END_AGAIN)
+				return send_again(bio, frame);
 			status = requeue_status(target);
 		}
 		bio->status = status;

@@ -4,6 +4,8 @@
  * destroyed. Called by applications, by parse.c for a text, and by device.c.
  */
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <dmcore/error.h>
@@ -13,6 +15,7 @@
 #include "base/assert.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "map/map.h"
 
 /* Params up to this length are split on the stack. */
@@ -111,6 +114,30 @@ uint64_t dmcore_target_len(const struct dmcore_target *target)
 	if (target->begin != table->size_sectors)
 		index = dmcore__find_range(table->ends, table->num_targets, target->begin);
 	return table->ends[index] - target->begin;
+}
+
+int dmcore_target_fail(struct dmcore_target *target, int error, const char *format, ...)
+{
+	char text[DMCORE_ERROR_BYTES_MAX];
+	va_list values;
+
+	(void)target;
+	va_start(values, format);
+	vsnprintf(text, sizeof(text), format, values);
+	va_end(values);
+	return dmcore__error(error, "%s", text);
+}
+
+void dmcore_target_log(struct dmcore_target *target, enum dmcore_log_level level,
+		       const char *format, ...)
+{
+	char text[DMCORE_ERROR_BYTES_MAX];
+	va_list values;
+
+	va_start(values, format);
+	vsnprintf(text, sizeof(text), format, values);
+	va_end(values);
+	dmcore__log(target->table->core, level, "%s: %s", target->type->name, text);
 }
 
 struct dmcore *dmcore_target_core(const struct dmcore_target *target)

@@ -30,7 +30,6 @@ struct dmcore__drain {
 	uint64_t wakes;        /* under `lock` */
 	uint64_t round;        /* of polling own queues; control lock */
 	unsigned int num_waits; /* drains under way; control lock */
-	bool pumping;           /* one of them polls the manual service; control lock */
 	bool membarrier;
 };
 
@@ -165,7 +164,8 @@ static bool may_poll(struct dmcore_queue *queue)
 	struct dmcore *core = queue->core;
 
 	if (queue->internal)
-		return queue == dmcore__service_to_pump(core) && !core->queues->drain->pumping;
+		return queue == dmcore__service_to_pump(core) &&
+		       !atomic_load(&core->service->pumped);
 	return dmcore__queue_is_own(queue);
 }
 
@@ -189,16 +189,17 @@ static int poll_own(struct dmcore *core, struct dmcore_queue *queue, unsigned in
 	bool pumps = queue->internal;
 	int ret = 0;
 
-	if (pumps)
-		core->queues->drain->pumping = true;
+	/* Somebody may have begun since may_poll(). */
+	if (pumps && !dmcore__service_pump_begin(core->service))
+		return -EBUSY;
 	dmcore__unlock(core);
 	if (pumps)
 		ret = dmcore_queue_claim(queue);
 	if (ret == 0)
 		ret = dmcore_queue_poll(queue, min, UINT_MAX, timeout_ns);
-	dmcore__lock(core);
 	if (pumps)
-		core->queues->drain->pumping = false;
+		dmcore__service_pump_end(core->service);
+	dmcore__lock(core);
 	return ret;
 }
 

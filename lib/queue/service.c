@@ -12,16 +12,8 @@
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "base/wait.h"
 #include "queue/queue.h"
-
-struct dmcore__service {
-	struct dmcore_queue *queue;
-	pthread_t thread;
-	bool running;
-	bool ended;              /* the core goes: no more work is taken */
-	bool stop;               /* the thread's, set by the work below */
-	struct dmcore_work quit;
-};
 
 static bool manual(const struct dmcore *core)
 {
@@ -32,8 +24,17 @@ static void *serve(void *context)
 {
 	struct dmcore__service *service = context;
 
-	while (!service->stop)
+	while (!service->stop) {
 		dmcore_queue_poll(service->queue, 1, UINT_MAX, -1);
+		if (!service->drains)
+			continue;
+		service->drains = false;
+		dmcore__queue_drain(service->queue);
+		pthread_mutex_lock(&service->lock);
+		service->drained = true;
+		pthread_cond_broadcast(&service->returned);
+		pthread_mutex_unlock(&service->lock);
+	}
 	dmcore__queue_drain(service->queue);
 	return NULL;
 }
@@ -43,16 +44,46 @@ static void quit(struct dmcore_work *work)
 	dmcore__container_of(work, struct dmcore__service, quit)->stop = true;
 }
 
+static void drain(struct dmcore_work *work)
+{
+	dmcore__container_of(work, struct dmcore__service, drain)->drains = true;
+}
+
 int dmcore__service_create(struct dmcore *core)
 {
 	core->service = dmcore__zalloc(core, sizeof(*core->service));
 	if (!core->service)
 		return -ENOMEM;
 	core->service->quit.fn = quit;
+	core->service->drain.fn = drain;
+	pthread_mutex_init(&core->service->lock, NULL);
+	dmcore__cond_init(&core->service->returned);
 	return 0;
 }
 
+static void wait_until_drained(struct dmcore__service *service)
+{
+	dmcore_queue_post(service->queue, &service->drain);
+	pthread_mutex_lock(&service->lock);
+	while (!service->drained)
+		pthread_cond_wait(&service->returned, &service->lock);
+	pthread_mutex_unlock(&service->lock);
+}
+
 void dmcore__service_end(struct dmcore *core)
+{
+	struct dmcore__service *service = core->service;
+
+	if (!service)
+		return;
+	if (service->running)
+		wait_until_drained(service);
+	else if (service->queue && dmcore_queue_claim(service->queue) == 0)
+		dmcore__queue_drain(service->queue);
+	service->ended = true;
+}
+
+void dmcore__service_destroy(struct dmcore *core)
 {
 	struct dmcore__service *service = core->service;
 
@@ -64,13 +95,10 @@ void dmcore__service_end(struct dmcore *core)
 	} else if (service->queue && dmcore_queue_claim(service->queue) == 0) {
 		dmcore__queue_drain(service->queue);
 	}
-	service->ended = true;
-}
-
-void dmcore__service_destroy(struct dmcore *core)
-{
+	pthread_cond_destroy(&service->returned);
+	pthread_mutex_destroy(&service->lock);
 	/* The queue goes with the others of the core. */
-	dmcore__free(core, core->service);
+	dmcore__free(core, service);
 	core->service = NULL;
 }
 
@@ -114,16 +142,13 @@ struct dmcore_queue *dmcore_service_queue(struct dmcore *core)
 	return queue;
 }
 
-int dmcore_service_post(struct dmcore *core, struct dmcore_work *work)
+static int post(struct dmcore *core, struct dmcore_work *work, bool has_ended)
 {
-	int ret;
+	int ret = dmcore__control_begin(core);
 
-	if (!work || !work->fn)
-		return dmcore__error(-EINVAL, "no work");
-	ret = dmcore__control_begin(core);
 	if (ret)
 		return ret;
-	if (core->service->ended)
+	if (core->service->ended && !has_ended)
 		ret = dmcore__error(-ESHUTDOWN, "the core is being destroyed");
 	else
 		ret = dmcore_service_queue(core) ? start(core, core->service) : -EAGAIN;
@@ -134,9 +159,22 @@ int dmcore_service_post(struct dmcore *core, struct dmcore_work *work)
 	return 0;
 }
 
+int dmcore_service_post(struct dmcore *core, struct dmcore_work *work)
+{
+	if (!work || !work->fn)
+		return dmcore__error(-EINVAL, "no work");
+	return post(core, work, false);
+}
+
+int dmcore__service_post_call(struct dmcore *core, struct dmcore_work *work)
+{
+	return post(core, work, true);
+}
+
 int dmcore_service_poll(struct dmcore *core, unsigned int min, unsigned int max, int64_t timeout_ns)
 {
 	struct dmcore_queue *queue;
+	bool first;
 	int ret;
 
 	if (!core || !manual(core))
@@ -147,5 +185,10 @@ int dmcore_service_poll(struct dmcore *core, unsigned int min, unsigned int max,
 	ret = dmcore_queue_claim(queue);
 	if (ret)
 		return ret;
-	return dmcore_queue_poll(queue, min, max, timeout_ns);
+	/* For those who wait for the service elsewhere to leave it to this thread. */
+	first = dmcore__service_pump_begin(core->service);
+	ret = dmcore_queue_poll(queue, min, max, timeout_ns);
+	if (first)
+		dmcore__service_pump_end(core->service);
+	return ret;
 }

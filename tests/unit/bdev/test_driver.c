@@ -342,3 +342,65 @@ Test(driver, limits_are_told_to_callers_of_any_version)
 	limits.struct_size = sizeof(limits.struct_size) - 1;
 	cr_assert_eq(dmcore_bdev_limits(bdev, &limits), -EINVAL);
 }
+
+/* ---- identity ---- */
+
+static int words_identify(struct dmcore *core, const char *args, char *key, size_t bytes)
+{
+	(void)core;
+	snprintf(key, bytes, "%s", args[0] == '-' ? "" : args);
+	return 0;
+}
+
+/* Another driver may well have the same keys. */
+Test(driver, two_openings_are_the_same_by_driver_and_key)
+{
+	static const char *const specs[] = { "toy:a", "toy:a", "toy:b", "tag:a", "toy:-", "toy:-" };
+	struct dmcore_bdev *bdevs[6];
+
+	driver.identify = words_identify;
+	other_driver.identify = words_identify;
+	other_driver.name = "tag";
+	register_toy();
+	cr_assert_eq(dmcore_driver_register(fixture.core, &other_driver), 0);
+	for (unsigned int i = 0; i < 6; i++)
+		cr_assert_eq(dmcore_bdev_open(fixture.core, specs[i],
+					      i == 1 ? DMCORE_OPEN_READ_ONLY : 0, &bdevs[i]), 0);
+	cr_assert_neq(bdevs[0], bdevs[1]);
+	for (unsigned int i = 0; i < 6; i++) {
+		for (unsigned int k = 0; k < 6; k++)
+			cr_assert_eq(dmcore_bdev_is_same(bdevs[i], bdevs[k]),
+				     i == k || (i < 2 && k < 2), "%s, %s", specs[i], specs[k]);
+	}
+	for (unsigned int i = 0; i < 6; i++)
+		cr_assert_eq(dmcore_bdev_close(bdevs[i]), 0);
+}
+
+Test(driver, a_mapped_device_is_the_same_as_itself_only)
+{
+	struct dmcore_bdev *a;
+	struct dmcore_bdev *b;
+	struct dmcore_bdev *disk = fixture_bdev("mem:64s,name=x");
+
+	a = fixture_mapped("a", "0 64 linear mem:64s,name=x 0");
+	b = fixture_mapped("b", "0 64 linear mem:64s,name=x 0");
+	cr_assert(dmcore_bdev_is_same(a, a));
+	cr_assert(dmcore_bdev_is_same(a, fixture_bdev("/dev/mapper/a")));
+	cr_assert_not(dmcore_bdev_is_same(a, b));
+	cr_assert_not(dmcore_bdev_is_same(a, disk));
+	cr_assert_not(dmcore_bdev_is_same(disk, a));
+}
+
+/* What two cores have in memory under one name is not one thing. */
+Test(driver, of_two_cores_nothing_is_the_same)
+{
+	struct dmcore_bdev *bdev = fixture_bdev("mem:64s,name=x");
+	struct dmcore_bdev *other;
+	struct dmcore *core;
+
+	cr_assert_eq(dmcore_create(NULL, &core), 0);
+	cr_assert_eq(dmcore_bdev_open(core, "mem:64s,name=x", 0, &other), 0);
+	cr_assert_not(dmcore_bdev_is_same(bdev, other));
+	cr_assert_eq(dmcore_bdev_close(other), 0);
+	cr_assert_eq(dmcore_destroy(core), 0);
+}

@@ -10,6 +10,7 @@
 #include <dmcore/bdev.h>
 #include <dmcore/bio.h>
 #include <dmcore/context.h>
+#include <dmcore/cow.h>
 #include <dmcore/device.h>
 #include <dmcore/dmio.h>
 #include <dmcore/driver.h>

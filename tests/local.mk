@@ -139,6 +139,7 @@ unit_tests = \
 	tests/unit/targets/test_unstriped \
 	tests/unit/targets/test_zero \
 	tests/unit/test_context \
+	tests/unit/test_cow \
 	tests/unit/test_data_path \
 	tests/unit/test_fork \
 	tests/unit/test_refusals

@@ -5,6 +5,8 @@
 bin_PROGRAMS = examples/dmcat/dmcat
 examples_dmcat_dmcat_LDADD = lib/libdmcore.la -lpthread
 examples_dmcat_dmcat_SOURCES = \
+	examples/dmcat/background.c \
+	examples/dmcat/background.h \
 	examples/dmcat/commands.c \
 	examples/dmcat/commands.h \
 	examples/dmcat/copy.c \
@@ -16,6 +18,12 @@ examples_dmcat_dmcat_SOURCES = \
 	examples/dmcat/copy_report.h \
 	examples/dmcat/copy_state.c \
 	examples/dmcat/copy_state.h \
+	examples/dmcat/cow.c \
+	examples/dmcat/cow.h \
+	examples/dmcat/cow_check.c \
+	examples/dmcat/cow_check.h \
+	examples/dmcat/cow_read.c \
+	examples/dmcat/cow_read.h \
 	examples/dmcat/devices.c \
 	examples/dmcat/devices.h \
 	examples/dmcat/files.c \
@@ -60,21 +68,25 @@ examples/completions/dmcat: $(srcdir)/examples/dmcat/completion.bash
 	$(AM_V_GEN)$(MKDIR_P) examples/completions && cp $< $@
 
 example_programs = \
+	examples/backup-while-writing \
 	examples/copy-with-kcopyd \
 	examples/custom-driver \
 	examples/epoll-loop \
 	examples/hello-linear \
 	examples/live-migrate \
 	examples/poll-loop \
+	examples/sparse-device \
 	examples/test-your-own-storage \
 	examples/threads
 noinst_PROGRAMS += $(example_programs)
+examples_backup_while_writing_LDADD = lib/libdmcore.la -lpthread
 examples_copy_with_kcopyd_LDADD = lib/libdmcore.la
 examples_custom_driver_LDADD = lib/libdmcore.la
 examples_epoll_loop_LDADD = lib/libdmcore.la
 examples_hello_linear_LDADD = lib/libdmcore.la
 examples_live_migrate_LDADD = lib/libdmcore.la -lpthread
 examples_poll_loop_LDADD = lib/libdmcore.la
+examples_sparse_device_LDADD = lib/libdmcore.la
 examples_test_your_own_storage_LDADD = lib/libdmcore.la
 examples_threads_LDADD = lib/libdmcore.la -lpthread
 

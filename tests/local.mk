@@ -5,6 +5,11 @@
 unit_tests = \
 	tests/crash/test_kcopyd \
 	tests/crash/test_promises \
+	tests/crash/test_snapshot \
+	tests/crash/test_snapshot_edges \
+	tests/crash/test_snapshot_merge \
+	tests/crash/test_snapshot_orders \
+	tests/crash/test_snapshot_random \
 	tests/crash/test_stacks \
 	tests/fault/test_alloc \
 	tests/fault/test_constructor_memory \
@@ -17,8 +22,12 @@ unit_tests = \
 	tests/fault/test_target_memory \
 	tests/golden/test_images \
 	tests/golden/test_log_writes \
+	tests/golden/test_snapshot_images \
+	tests/golden/test_snapshot_merges \
+	tests/golden/test_snapshot_programs \
 	tests/golden/test_tables \
 	tests/prop/test_backends \
+	tests/prop/test_exceptions \
 	tests/prop/test_extremes \
 	tests/prop/test_flakey \
 	tests/prop/test_kcopyd \
@@ -34,6 +43,7 @@ unit_tests = \
 	tests/sim/test_kcopyd_turns \
 	tests/sim/test_reserve \
 	tests/sim/test_seeds \
+	tests/sim/test_snapshot_programs \
 	tests/unit/base/test_alloc \
 	tests/unit/base/test_args \
 	tests/unit/base/test_text \
@@ -128,12 +138,21 @@ unit_tests = \
 	tests/unit/targets/test_dust \
 	tests/unit/targets/test_dust_list \
 	tests/unit/targets/test_error \
+	tests/unit/targets/test_exceptions \
+	tests/unit/targets/test_exceptions_threads \
 	tests/unit/targets/test_flakey \
 	tests/unit/targets/test_flakey_corrupt \
 	tests/unit/targets/test_linear \
 	tests/unit/targets/test_log_writes \
 	tests/unit/targets/test_log_writes_memory \
 	tests/unit/targets/test_log_writes_random \
+	tests/unit/targets/test_snapshot \
+	tests/unit/targets/test_snapshot_handover \
+	tests/unit/targets/test_snapshot_merge \
+	tests/unit/targets/test_snapshot_metadata \
+	tests/unit/targets/test_snapshot_origin \
+	tests/unit/targets/test_snapshot_overflow \
+	tests/unit/targets/test_snapshot_table \
 	tests/unit/targets/test_striped \
 	tests/unit/targets/test_switch \
 	tests/unit/targets/test_unstriped \
@@ -163,6 +182,8 @@ support_sources = \
 	tests/support/fixture.h \
 	tests/support/heap.c \
 	tests/support/heap.h \
+	tests/support/images.c \
+	tests/support/images.h \
 	tests/support/logread.c \
 	tests/support/logread.h \
 	tests/support/hurry.c \
@@ -190,14 +211,21 @@ support_sources = \
 	tests/support/simprogram_copy.c \
 	tests/support/simprogram_inner.h \
 	tests/support/simprogram_io.c \
+	tests/support/simsnap.c \
+	tests/support/simsnap.h \
+	tests/support/simsnap_judge.c \
 	tests/support/simtable.c \
 	tests/support/simtable.h \
 	tests/support/simworld.c \
 	tests/support/simworld.h \
+	tests/support/snapshots.c \
+	tests/support/snapshots.h \
 	tests/support/stage.c \
 	tests/support/stage.h \
 	tests/support/stamp.c \
 	tests/support/stamp.h \
+	tests/support/steps.c \
+	tests/support/steps.h \
 	tests/support/syscalls.c \
 	tests/support/syscalls.h \
 	tests/support/trace.c \
@@ -244,7 +272,19 @@ EXTRA_DIST += $(api_checks) $(example_checks) $(installed_checks) \
 	tests/dmcat/lib.sh \
 	tests/golden/images.tar.gz \
 	tests/golden/log-writes.tar.gz \
+	tests/golden/make-programs \
 	tests/golden/pack-images \
+	tests/golden/programs.h \
+	tests/golden/record-merges \
+	tests/golden/record-programs.c \
+	tests/golden/snapshot-behaviour.txt.gz \
+	tests/golden/snapshot-crafted.txt.gz \
+	tests/golden/snapshot-fill.txt.gz \
+	tests/golden/snapshot-images.tar.gz \
+	tests/golden/snapshot-merges.tar.gz \
+	tests/golden/snapshot-random.txt.gz \
+	tests/golden/snapshot-two.txt.gz \
+	tests/golden/split-merges \
 	tests/golden/tables.txt \
 	tests/run-suite \
 	tests/valgrind.supp

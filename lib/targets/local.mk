@@ -22,6 +22,26 @@ targets_sources = \
 	lib/targets/log_writes/stack.h \
 	lib/targets/log_writes/wlog.h \
 	lib/targets/log_writes/write.c \
+	lib/targets/snapshot.c \
+	lib/targets/snapshot/arguments.c \
+	lib/targets/snapshot/carriers.c \
+	lib/targets/snapshot/discard.c \
+	lib/targets/snapshot/exceptions.c \
+	lib/targets/snapshot/exceptions.h \
+	lib/targets/snapshot/exceptions_path.c \
+	lib/targets/snapshot/exceptions_tree.c \
+	lib/targets/snapshot/exceptions_tree.h \
+	lib/targets/snapshot/load.c \
+	lib/targets/snapshot/merge.c \
+	lib/targets/snapshot/origin.c \
+	lib/targets/snapshot/origin.h \
+	lib/targets/snapshot/pending.c \
+	lib/targets/snapshot/requests.c \
+	lib/targets/snapshot/share.c \
+	lib/targets/snapshot/snapshot.h \
+	lib/targets/snapshot/store.c \
+	lib/targets/snapshot_merge.c \
+	lib/targets/snapshot_origin.c \
 	lib/targets/striped.c \
 	lib/targets/switch.c \
 	lib/targets/unstriped.c \

@@ -13,6 +13,7 @@ canary_environment = \
 	CANARY_LIBS_UNIT='$(LDADD) $(LIBS)' \
 	CANARY_FLAGS_FUZZ='$(fuzz_wrap_flags)' \
 	CANARY_LIBS_FUZZ='tests/fuzz/libfuzz.a lib/libdmcore_core.la -lpthread $(LIBS)' \
+	CANARY_OBJECTS_cow='examples/dmcat/cow_check.$(OBJEXT) examples/dmcat/cow_read.$(OBJEXT)' \
 	CANARY_OBJECTS_dmcat='$(filter-out %/main.$(OBJEXT),$(examples_dmcat_dmcat_OBJECTS))'
 
 check-canaries: check-programs check-needs

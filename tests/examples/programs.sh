@@ -65,6 +65,27 @@ copies() {
 	copies_on
 }
 
+# The store is found again by the next run, with all that the runs before have noted.
+keeps_notes() {
+	rm -f store.img
+	truncate -s 10M store.img
+	prints 'terabyte 0: one
+0 21474836480 snapshot 384/20480 256' "$programs/sparse-device" store.img one
+	prints 'terabyte 0: one
+terabyte 1: two
+0 21474836480 snapshot 512/20480 256' "$programs/sparse-device" store.img two
+}
+
+# The backup is of one moment, and so is the image, at its end or back at the backup.
+backs_up() {
+	works "$programs/backup-while-writing" image cow backup
+	is "$(sed -n '$p' out)" 'the backup has the first writes, the image all' 'a backup'
+	works "$programs/backup-while-writing" -r image cow backup
+	is "$(sed -n '$p' out)" 'the backup has the first writes, the image as many' 'going back'
+	is "$(cmp -n 4194304 image backup)" '' 'the image that has been put back'
+	is "$(ls cow 2> /dev/null)" '' 'what is left'
+}
+
 run_programs() {
 	prints '0 2048 linear a.img 0
 2048 2048 linear b.img 0
@@ -78,6 +99,8 @@ Half of me is in the first file, half in the second.' "$programs/hello-linear" a
 	migrates old.img new.img
 	prints 'sector 501, sector 502, sector 503' "$programs/custom-driver"
 	copies
+	keeps_notes
+	backs_up
 	finds_what_is_wrong
 }
 each_backend run_programs
@@ -87,6 +110,9 @@ fails_like 1 '^open: absent: .*(ENOENT)' "$programs/hello-linear" absent b.img
 fails_like 2 "^usage: .*live-migrate \\[OLD NEW\\]\$" "$programs/live-migrate" old.img
 fails_like 2 '^a name is longer than' "$programs/live-migrate" "$(printf '%0500d' 0)" new.img
 fails_like 2 '^usage: .*copy-with-kcopyd ' "$programs/copy-with-kcopyd" disk
+fails_like 2 '^usage: .*sparse-device STORE TEXT$' "$programs/sparse-device" disk
+fails_like 1 '^resume: .*Invalid or corrupt snapshot.*(ENXIO)' "$programs/sparse-device" disk text
+fails_like 2 '^usage: .*backup-while-writing ' "$programs/backup-while-writing" -r image cow
 fails 1 'b.img: too small' "$programs/copy-with-kcopyd" long.img b.img
 fails 1 'absent/old: No such file or directory' "$programs/live-migrate" absent/old new.img
 

@@ -27,6 +27,7 @@ enum below {
 
 static struct stage stage;
 static struct fault_disk *disks[SAMPLE_LEAVES_MAX];
+static unsigned int num_failed_before[SAMPLE_LEAVES_MAX];
 static char text[SAMPLE_TEXT_MAX];
 
 static void open_leaves(const struct sample *sample, enum below below)
@@ -109,10 +110,23 @@ static bool flush_has_failed(const struct sample *sample)
 }
 
 /* A write that is made durable by a flush fails with any other flush that fails meanwhile. */
-static bool is_aftermath(void *context, enum dmcore_op op, unsigned int flags, int status)
+static bool is_aftermath_of_flush(void *context, enum dmcore_op op, unsigned int flags, int status)
 {
 	(void)op;
 	return status == -EIO && flags & DMCORE_BIO_FUA && flush_has_failed(context);
+}
+
+/* Whatever has failed below since the device was made may have broken it. */
+static bool is_aftermath_of_any(void *context, enum dmcore_op op, unsigned int flags, int status)
+{
+	const struct sample *sample = context;
+	bool failed = false;
+
+	(void)op;
+	(void)flags;
+	for (unsigned int i = 0; i < sample->num_leaves; i++)
+		failed |= fault_num_failed(disks[i]) != num_failed_before[i];
+	return failed && (status == -EIO || status == -ENOSPC);
 }
 
 /* ---- runs ----------------------------------------------------------------------------------- */
@@ -124,7 +138,8 @@ static struct dmcore_device *make_device(const struct sample *sample, int *error
 	struct dmcore_table *table;
 
 	for (unsigned int i = 0; i < sample->num_leaves; i++) {
-		workload_fill_leaf(fault_data(disks[i]));
+		workload_fill_leaf(sample, i, fault_data(disks[i]));
+		num_failed_before[i] = fault_num_failed(disks[i]);
 		fault_clear_log(disks[i]);
 	}
 	cr_assert_eq(dmcore_device_create(stage.core, "upper", NULL, 0, &device), 0);
@@ -196,7 +211,8 @@ static void run_sample(const struct sample *sample, enum below below, enum fault
 		.sample = sample,
 		.name = text,
 		.num_failed = num_failed,
-		.is_aftermath = below == POOR ? is_aftermath : NULL,
+		.is_aftermath = sample->may_break ? is_aftermath_of_any :
+				below == POOR ? is_aftermath_of_flush : NULL,
 		.context = (void *)(uintptr_t)sample,
 		.status = status,
 	};

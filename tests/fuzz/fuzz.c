@@ -199,6 +199,8 @@ static size_t kept_blocks;
 
 struct dmcore_queue *fuzz_kept_queue(void)
 {
+	char sector[DMCORE_SECTOR_BYTES];
+	struct dmcore_bdev *bdev;
 	struct dmcore *core;
 	int ret;
 
@@ -209,6 +211,12 @@ struct dmcore_queue *fuzz_kept_queue(void)
 	FUZZ_CHECK(ret == 0, "%s", dmcore_error_message());
 	/* So is the queue of the service. */
 	FUZZ_CHECK(dmcore_service_poll(core, 0, 1, 0) >= 0, "%s", dmcore_error_message());
+	/* And that of plain I/O. */
+	ret = dmcore_bdev_open(core, "mem:64k", 0, &bdev);
+	FUZZ_CHECK(ret == 0, "%s", dmcore_error_message());
+	ret = dmcore_pread(bdev, sector, sizeof(sector), 0);
+	FUZZ_CHECK(ret == 0, "%s", dmcore_error_message());
+	dmcore_bdev_close(bdev);
 	fuzz_kept_settle();
 	return kept_queue;
 }

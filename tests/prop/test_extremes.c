@@ -129,8 +129,10 @@ static bool parse_and_print(const char *line, char *printed, size_t bytes)
 /* Whether a type prints something else than it is given. */
 static bool prints_otherwise(const struct sample *sample)
 {
-	/* error leaves its words out; flakey tells what it does without features. */
-	return strcmp(sample->type, "error") == 0 || strcmp(sample->type, "flakey") == 0;
+	/* error leaves its words out, and a snapshot those behind its features; flakey tells what
+	 * it does without features. */
+	return strcmp(sample->type, "error") == 0 || strcmp(sample->type, "flakey") == 0 ||
+	       strcmp(sample->type, "snapshot") == 0;
 }
 
 static void try(const struct sample *sample, const char *line)

@@ -287,6 +287,7 @@ static const struct dmcore_driver fault_driver = {
 	.struct_size = sizeof(struct dmcore_driver),
 	.name = "fault",
 	.version = { 1, 0, 0 },
+	.features = DMCORE_DRIVER_ONE_OBJECT,
 	.identify = fault_identify,
 	.open = fault_open,
 	.close = fault_close,

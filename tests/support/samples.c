@@ -66,6 +66,36 @@ static const struct sample samples[] = {
 		.side_leaves = 1u << 1,
 	},
 	{
+		.type = "snapshot",
+		.num_leaves = 2,
+		.table = "0 96 snapshot @0 @1 P 8",
+		.messages = {
+			"overflow fail", "low_water 8", "grow", "overflow hold", "low_water 0",
+			"overflow invalidate",
+		},
+		.side_leaves = 1u << 1,
+		.may_break = true,
+	},
+	{
+		.type = "snapshot",
+		.num_leaves = 2,
+		.table = "0 96 snapshot @0 @1 N 4 2 discard_zeroes_cow discard_passdown_origin",
+		.side_leaves = 1u << 1,
+		.may_break = true,
+	},
+	{
+		.type = "snapshot-merge",
+		.num_leaves = 2,
+		.table = "0 96 snapshot-merge @0 @1 PO 16",
+		.side_leaves = 1u << 1,
+		.may_break = true,
+	},
+	{
+		.type = "snapshot-origin",
+		.num_leaves = 1,
+		.table = "0 96 snapshot-origin @0",
+	},
+	{
 		.type = "striped",
 		.num_leaves = 2,
 		.table = "0 96 striped 2 8 @0 16 @1 32",

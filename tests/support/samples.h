@@ -7,6 +7,7 @@
 #ifndef DMCORE_TESTS_SUPPORT_SAMPLES_H
 #define DMCORE_TESTS_SUPPORT_SAMPLES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,8 +38,11 @@ struct sample {
 	 * order, and leave the data where they are. */
 	const char *messages[SAMPLE_MESSAGES_MAX];
 	/* A bit for each leaf that holds no data of the device: its content depends on how often
-	 * something was done, and its failures may go unnoticed. */
+	 * something was done, and its failures may go unnoticed. It begins with zeroes. */
 	unsigned int side_leaves;
+	/* A failure below may end it: from then on requests may fail with EIO, also those that
+	 * have nothing to do with it. */
+	bool may_break;
 };
 
 /* The samples, in no order; NULL behind the last one. A type may have several. */

@@ -232,9 +232,9 @@ static void run_at_once(struct workload *workload)
 
 /* ---- runs ----------------------------------------------------------------------------------- */
 
-void workload_fill_leaf(unsigned char *bytes)
+void workload_fill_leaf(const struct sample *sample, unsigned int leaf, unsigned char *bytes)
 {
-	memset(bytes, INITIAL_BYTE, WORKLOAD_LEAF_BYTES);
+	memset(bytes, sample->side_leaves >> leaf & 1 ? 0 : INITIAL_BYTE, WORKLOAD_LEAF_BYTES);
 }
 
 void workload_run(struct workload *workload)

@@ -42,7 +42,7 @@ struct workload {
 };
 
 /* What leaves are to be filled with before each run. */
-void workload_fill_leaf(unsigned char *bytes);
+void workload_fill_leaf(const struct sample *sample, unsigned int leaf, unsigned char *bytes);
 /* Runs it, from the beginning. */
 void workload_run(struct workload *workload);
 /* Nothing fails any more: every sector has one of the contents that it may have, and the device

@@ -184,6 +184,10 @@ Test(extent, no_target_calls_zero_what_is_read_otherwise)
 		struct dmcore_device *device;
 
 		fill_spots();
+		for (unsigned int k = 0; k < sample->num_leaves; k++) {
+			if (sample->side_leaves >> k & 1)
+				memset(spots[k], 0, sizeof(spots[k]));
+		}
 		device = fixture_device("d", sample_text(sample, leaves, text, sizeof(text)));
 		for (unsigned int k = 0; k < 8; k++)
 			check_device(dmcore_device_bdev(device), false, text);
@@ -210,6 +214,7 @@ Test(extent, targets_tell_all_the_holes_that_are_below_them)
 		"0 96 striped 2 8 spots:0 16 spots:1 32",
 		"0 96 striped 3 1 spots:0 0 spots:1 32 spots:2 8",
 		"0 96 striped 4 6 spots:0 0 spots:1 32 spots:2 8 spots:0 64",
+		"0 96 snapshot-origin spots:0",
 		"0 96 switch 2 16 0 spots:0 0 spots:1 32",
 		"0 10 zero\n10 80 switch 3 7 0 spots:0 0 spots:1 32 spots:2 5\n90 6 zero",
 		"0 48 unstriped 3 8 1 spots:0 16",

@@ -8,6 +8,7 @@
 
 #include "map/map.h"
 #include "support/actor.h"
+#include "support/scratch.h"
 
 #define SECTORS 64
 /* Devices above the one whose table is replaced. */
@@ -66,11 +67,11 @@ Test(reload, grows_and_shrinks_the_device)
 	cr_assert_eq(run(DMCORE_OP_WRITE, 24, 8), 0);
 }
 
-static void reload_read_only(void)
+static void reload_read_only(const char *text)
 {
 	struct dmcore_table *table;
 
-	cr_assert_eq(dmcore_table_parse(stage.core, half, DMCORE_TABLE_READ_ONLY, &table), 0);
+	cr_assert_eq(dmcore_table_parse(stage.core, text, DMCORE_TABLE_READ_ONLY, &table), 0);
 	cr_assert_eq(dmcore_device_load(device, table), 0);
 	cr_assert_not(dmcore_bdev_is_read_only(dmcore_device_bdev(device)));
 	actor_resume(device);
@@ -78,13 +79,21 @@ static void reload_read_only(void)
 
 Test(reload, makes_it_read_only_and_writable_again)
 {
-	reload_read_only();
+	struct scratch file;
+	char text[64];
+
+	scratch_create(&file, NULL, SECTORS * DMCORE_SECTOR_BYTES);
+	snprintf(text, sizeof(text), "0 32 linear %s 0", file.path);
+	actor_reload(device, text);
+	reload_read_only(text);
 	cr_assert(actor_info(device).read_only);
 	cr_assert_eq(run(DMCORE_OP_WRITE, 0, 8), -EROFS);
 	cr_assert_eq(run(DMCORE_OP_READ, 0, 8), 0);
-	actor_reload(device, half);
+	actor_reload(device, text);
 	cr_assert_not(actor_info(device).read_only);
 	cr_assert_eq(run(DMCORE_OP_WRITE, 0, 8), 0);
+	actor_reload(device, half);
+	scratch_close(&file);
 }
 
 Test(reload, of_a_writable_table_leaves_a_read_only_device_so)

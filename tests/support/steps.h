@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Carries out the programs of tests/golden/snapshot-*.txt.gz by this library, step by step. Their
+ * form is told in tests/golden/programs.h.
+ */
+#ifndef DMCORE_TESTS_SUPPORT_STEPS_H
+#define DMCORE_TESTS_SUPPORT_STEPS_H
+
+#include <stdbool.h>
+
+/* Begins a program, whose disks are files or in memory. */
+void steps_begin(bool with_files);
+/* Ends it, and takes its devices down. Does nothing if there is none. */
+void steps_end(void);
+
+/* Carries a line out; returns its answer, good until the next call, or NULL if it has none. */
+const char *steps_carry_out(const char *line);
+
+#endif

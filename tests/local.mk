@@ -20,6 +20,7 @@ unit_tests = \
 	tests/fault/test_target_files \
 	tests/fault/test_target_io \
 	tests/fault/test_target_memory \
+	tests/golden/test_cow \
 	tests/golden/test_images \
 	tests/golden/test_log_writes \
 	tests/golden/test_snapshot_images \
@@ -63,6 +64,7 @@ unit_tests = \
 	tests/unit/bdev/test_mem \
 	tests/unit/bdev/test_misuse \
 	tests/unit/bdev/test_sync \
+	tests/unit/dmcat/test_background \
 	tests/unit/dmio/test_client \
 	tests/unit/dmio/test_dmio \
 	tests/unit/dmio/test_failures \
@@ -249,6 +251,7 @@ api_checks = \
 example_checks = \
 	tests/dmcat/backends.sh \
 	tests/dmcat/copy.sh \
+	tests/dmcat/cow.sh \
 	tests/dmcat/io.sh \
 	tests/dmcat/json.sh \
 	tests/dmcat/live.sh \
@@ -270,6 +273,7 @@ EXTRA_DIST += $(api_checks) $(example_checks) $(installed_checks) \
 	tests/api/hello.c \
 	tests/api/hello.cc \
 	tests/dmcat/lib.sh \
+	tests/golden/cow.txt \
 	tests/golden/images.tar.gz \
 	tests/golden/log-writes.tar.gz \
 	tests/golden/make-programs \
@@ -312,6 +316,9 @@ endif
 endif
 EXTRA_DIST += tests/support/plain_runner.c
 
+# Parts of dmcat.
+tests_unit_dmcat_test_background_LDADD = $(LDADD) \
+	examples/dmcat/background.$(OBJEXT) examples/dmcat/words.$(OBJEXT)
 
 tests_golden_test_cow_LDADD = $(LDADD) \
 	examples/dmcat/cow_check.$(OBJEXT) examples/dmcat/cow_read.$(OBJEXT)

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "copy.h"
+#include "cow.h"
 #include "devices.h"
 #include "io.h"
 #include "replay.h"
@@ -145,6 +146,18 @@ static enum exit_status run_replay(struct session *session, char **args, unsigne
 	return replay_log(session, args[0], args[1]);
 }
 
+static enum exit_status run_cow_dump(struct session *session, char **args, unsigned int num_args)
+{
+	(void)num_args;
+	return cow_print(session, args[0]);
+}
+
+static enum exit_status run_cow_check(struct session *session, char **args, unsigned int num_args)
+{
+	(void)num_args;
+	return cow_judge(session, args[0]);
+}
+
 static enum exit_status run_copy(struct session *session, char **args, unsigned int num_args)
 {
 	struct copy *copy;
@@ -167,6 +180,8 @@ static const struct command commands[] = {
 	{ "run", 1, 1, true, run_run },
 	{ "replay", 1, 2, false, run_replay },
 	{ "copy", 2, COPY_WORDS_MAX, true, run_copy },
+	{ "cow-dump", 1, 1, false, run_cow_dump },
+	{ "cow-check", 1, 1, false, run_cow_check },
 };
 
 static const struct command *find(const char *name)
@@ -208,6 +223,11 @@ enum exit_status commands_check(struct session *session)
 	if (options->copy.given && command->run != run_copy)
 		return report_error(report, EXIT_BAD_USAGE, EINVAL, "--%s is for copy",
 				    options->copy.given);
+	if (options->cow.given && command->run != run_cow_check && command->run != run_cow_dump)
+		return report_error(report, EXIT_BAD_USAGE, EINVAL,
+				    "--%s is for cow-check and cow-dump", options->cow.given);
+	if (options->cow.origin && command->run != run_cow_check)
+		return report_error(report, EXIT_BAD_USAGE, EINVAL, "--origin is for cow-check");
 	report->command = NULL;
 	return EXIT_DONE;
 }

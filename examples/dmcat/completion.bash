@@ -45,7 +45,7 @@ _dmcat_command() {
 		word=${COMP_WORDS[i]}
 		case $word in
 		-d | -t | -c | -b | --dev | --workers | --start-* | --limit | --end-mark | --rate | \
-			--resume | --save-every)
+			--resume | --save-every | --chunk-size | --origin)
 			((i++))
 			# readline splits NAME=TABLE into three words.
 			[[ ${COMP_WORDS[i + 1]-} != '=' ]] || ((i += 2))
@@ -73,7 +73,7 @@ _dmcat() {
 		_dmcat_offer 'auto io_uring pread'
 		return
 		;;
-	--dev)
+	--dev | --origin)
 		_dmcat_devices
 		return
 		;;
@@ -85,7 +85,8 @@ _dmcat() {
 		_dmcat_files
 		return
 		;;
-	-c | --workers | --start-entry | --start-mark | --limit | --end-mark | --rate | --save-every)
+	-c | --workers | --start-entry | --start-mark | --limit | --end-mark | --rate | --save-every | \
+		--chunk-size)
 		return
 		;;
 	esac
@@ -93,17 +94,18 @@ _dmcat() {
 		_dmcat_offer '-d -t -c --dev -b --workers -r --direct --json --watch -q -k
 			--start-entry --start-mark --limit --end-mark --next-flush --next-fua
 			--sparse --share --verify --rate --resume --save-every --ignore-errors --grow
-			--no-flush -h --help -V --version'
+			--no-flush --all --chunk-size --origin -h --help -V --version'
 		return
 	fi
 	case $(_dmcat_command) in
 	'')
-		_dmcat_offer 'read write copy status table info targets run replay'
+		_dmcat_offer 'read write copy status table info targets run replay
+			cow-dump cow-check'
 		;;
 	run)
 		_dmcat_files
 		;;
-	replay | copy)
+	replay | copy | cow-*)
 		_dmcat_devices
 		;;
 	esac

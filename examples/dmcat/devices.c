@@ -251,6 +251,7 @@ enum exit_status devices_open(struct session *session, const char *spec, bool wi
 		return report_library(&session->report, EXIT_IO_FAILED, ret);
 	if (will_write && dmcore_bdev_is_read_only(*result)) {
 		dmcore_bdev_close(*result);
+		*result = NULL;
 		return report_error(&session->report, EXIT_IO_FAILED, EROFS,
 				    "'%s' is open read-only", spec);
 	}

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "background.h"
 #include "commands.h"
 #include "devices.h"
 #include "json.h"
@@ -166,4 +167,83 @@ enum exit_status live_wait(struct session *session, const struct call *call)
 		return outcome(session, ret);
 	printf(session->options.json ? "{\"event_nr\":%" PRIu32 "}\n" : "%" PRIu32 "\n", event_nr);
 	return EXIT_DONE;
+}
+
+/* ---- work in the background ---- */
+
+/* How long no event is waited for before the status is read again: a merge raises none. */
+#define LOOK_NS INT64_C(10000000)
+
+/* Reads what the status says of all targets. *why: the line that says so, for free(). */
+static enum exit_status read_work(struct session *session, struct dmcore_device *device,
+				  enum background *work, char **why)
+{
+	enum exit_status status;
+	char *text;
+	char *rest;
+	char *line;
+
+	*work = BACKGROUND_NONE;
+	*why = NULL;
+	status = devices_text(session, device, DMCORE_TEXT_STATUS, 0, &text);
+	rest = text;
+	while (status == EXIT_DONE && (line = strsep(&rest, "\n"))) {
+		enum background of_target = background_of_line(line);
+
+		if (of_target > *work) {
+			free(*why);
+			*why = strdup(line);
+			*work = of_target;
+		}
+	}
+	free(text);
+	return status;
+}
+
+/* The rest of the time until then, or LOOK_NS if that is shorter. Negative: no end. */
+static int64_t next_look(int64_t timeout_ns, uint64_t waited_ns)
+{
+	if (timeout_ns < 0 || (uint64_t)timeout_ns > waited_ns + LOOK_NS)
+		return LOOK_NS;
+	return (uint64_t)timeout_ns > waited_ns ? timeout_ns - (int64_t)waited_ns : 0;
+}
+
+enum exit_status live_settle(struct session *session, const struct call *call)
+{
+	uint64_t begun_ns = dmcore_clock_ns(session->core);
+	struct dmcore_device *device;
+	enum exit_status status = devices_find(session, call->args[0], &device);
+	enum background work = BACKGROUND_UNDER_WAY;
+	bool is_over = false;
+	uint32_t event_nr;
+	char *why = NULL;
+	int ret = 0;
+
+	if (status == EXIT_DONE)
+		status = devices_check_running(session, call->args[0]);
+	if (status)
+		return status;
+	event_nr = dmcore_device_event_nr(device);
+	while (status == EXIT_DONE && work == BACKGROUND_UNDER_WAY && !is_over) {
+		uint64_t waited_ns = dmcore_clock_ns(session->core) - begun_ns;
+
+		free(why);
+		is_over = call->timeout_ns >= 0 && waited_ns >= (uint64_t)call->timeout_ns;
+		status = read_work(session, device, &work, &why);
+		if (status == EXIT_DONE && work == BACKGROUND_UNDER_WAY && !is_over)
+			ret = dmcore_device_wait(device, &event_nr,
+						 next_look(call->timeout_ns, waited_ns));
+		if (ret && ret != -ETIMEDOUT)
+			status = outcome(session, ret);
+	}
+	if (status == EXIT_DONE && work == BACKGROUND_FAILED)
+		status = report_error(&session->report, EXIT_IO_FAILED, EIO,
+				      "'%s' won't end its work: %s", call->args[0],
+				      why ? why : "");
+	else if (status == EXIT_DONE && work == BACKGROUND_UNDER_WAY)
+		status = report_error(&session->report, EXIT_IO_FAILED, ETIMEDOUT,
+				      "'%s' hasn't ended its work: %s", call->args[0],
+				      why ? why : "");
+	free(why);
+	return status;
 }

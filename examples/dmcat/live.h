@@ -14,5 +14,6 @@ enum exit_status live_rename(struct session *session, const struct call *call);
 enum exit_status live_remove(struct session *session, const struct call *call);
 enum exit_status live_message(struct session *session, const struct call *call);
 enum exit_status live_wait(struct session *session, const struct call *call);
+enum exit_status live_settle(struct session *session, const struct call *call);
 
 #endif

@@ -12,6 +12,8 @@
  *	io.c        ranges of a device to and from files
  *	show.c      what status, table and targets print; info.c: what info prints
  *	replay.c    logs of log-writes: listed and replayed
+ *	cow.c       COW devices: cow_read.c reads them, cow_check.c finds what is wrong
+ *	background.c  what a status says of work under way
  *	watch.c     what --watch prints
  *	copy.c      copies; copy_open.c, copy_options.c, copy_report.c, copy_state.c: its parts
  *	progress.c, report.c, json.c, files.c, words.c: the rest

@@ -23,6 +23,10 @@ enum {
 	OPTION_END_MARK,
 	OPTION_NEXT_FLUSH,
 	OPTION_NEXT_FUA,
+	/* Of cow-check and cow-dump. */
+	OPTION_ALL,
+	OPTION_CHUNK_SIZE,
+	OPTION_ORIGIN,
 	/* All those of copy. */
 	OPTION_COPY,
 };
@@ -39,6 +43,9 @@ static const struct option long_options[] = {
 	{ "end-mark", required_argument, NULL, OPTION_END_MARK },
 	{ "next-flush", no_argument, NULL, OPTION_NEXT_FLUSH },
 	{ "next-fua", no_argument, NULL, OPTION_NEXT_FUA },
+	{ "all", no_argument, NULL, OPTION_ALL },
+	{ "chunk-size", required_argument, NULL, OPTION_CHUNK_SIZE },
+	{ "origin", required_argument, NULL, OPTION_ORIGIN },
 	{ "sparse", no_argument, NULL, OPTION_COPY },
 	{ "share", no_argument, NULL, OPTION_COPY },
 	{ "verify", no_argument, NULL, OPTION_COPY },
@@ -68,7 +75,8 @@ static const char help[] =
 	"      --workers N    threads of the pread backend, 0 to 64\n"
 	"  -r                 open everything read-only\n"
 	"      --direct       past the page cache\n"
-	"      --json         status, table, info, targets, replay and copy as JSON\n"
+	"      --json         status, table, info, targets, replay, copy, cow-dump and\n"
+	"                     cow-check as JSON\n"
 	"      --watch[=SECONDS]\n"
 	"                     what mapped devices do during read, write, copy and run: a line\n"
 	"                     an interval (1 second) on standard error\n"
@@ -97,11 +105,18 @@ static const char help[] =
 	"      --ignore-errors     go on; what can't be read becomes zeroes\n"
 	"      --grow              lengthen destination files that are too short\n"
 	"      --no-flush          don't wait until all is durable\n"
+	"  cow-dump COW            what a persistent snapshot keeps: header, entries, usage\n"
+	"      --all               each entry on a line of its own\n"
+	"      --chunk-size SECTORS   for a COW whose header is damaged\n"
+	"  cow-check COW           what is wrong with it; 0: nothing, 1: something, 2: can't tell\n"
+	"      --all               everything, not the first 20 of each kind\n"
+	"      --origin DEV        look also whether all is within its origin\n"
 	"  run FILE|-              a script, a command a line:\n"
 	"    create|load NAME, table lines, end   or   create|load NAME TABLE\n"
 	"    suspend NAME [--noflush] [--timeout SECONDS]     resume NAME     clear NAME\n"
 	"    rename NAME NEW     rename NAME --setuuid UUID     remove [--deferred] NAME\n"
 	"    message NAME SECTOR WORD...     wait NAME [EVENT_NR] [--timeout SECONDS]\n"
+	"    settle NAME [--timeout SECONDS]\n"
 	"    read DEV SECTOR COUNT FILE      write DEV SECTOR COUNT FILE [SKIP]\n"
 	"    flush DEV     discard DEV SECTOR COUNT     zero DEV SECTOR COUNT\n"
 	"    copy [OPTIONS] SRC DEST...\n"
@@ -214,6 +229,34 @@ static enum exit_status set_replay_option(struct replay_options *replay, struct 
 	}
 }
 
+/* The options of cow-check and cow-dump. */
+static enum exit_status set_cow_option(struct cow_options *cow, struct report *report, int option)
+{
+	enum exit_status status;
+	uint64_t sectors = 0;
+
+	switch (option) {
+	case OPTION_ALL:
+		cow->given = "all";
+		cow->all = true;
+		return EXIT_DONE;
+	case OPTION_ORIGIN:
+		cow->given = "origin";
+		cow->origin = optarg;
+		return EXIT_DONE;
+	default:
+		cow->given = "chunk-size";
+		status = set_number(report, "--chunk-size", optarg, &sectors);
+	}
+	if (status == EXIT_DONE && (sectors == 0 || sectors > DMCORE_COW_CHUNK_SECTORS_MAX ||
+				    (sectors & (sectors - 1))))
+		return report_error(report, EXIT_BAD_USAGE, EINVAL,
+				    "--chunk-size %s: not a power of two up to %d", optarg,
+				    (DMCORE_COW_CHUNK_SECTORS_MAX + 1) / 2);
+	cow->chunk_sectors = (uint32_t)sectors;
+	return status;
+}
+
 static enum exit_status set_option(struct options *options, struct report *report, int option)
 {
 	switch (option) {
@@ -250,6 +293,10 @@ static enum exit_status set_option(struct options *options, struct report *repor
 	case 'k':
 		options->keep_going = true;
 		return EXIT_DONE;
+	case OPTION_ALL:
+	case OPTION_CHUNK_SIZE:
+	case OPTION_ORIGIN:
+		return set_cow_option(&options->cow, report, option);
 	case 'h':
 		options->help = true;
 		return EXIT_DONE;

@@ -28,6 +28,14 @@ struct replay_options {
 	const char *given;      /* one of the options above, or NULL */
 };
 
+/* How cow-check and cow-dump look at a COW device. */
+struct cow_options {
+	const char *origin;     /* or NULL */
+	uint32_t chunk_sectors; /* 0: as the header says */
+	bool all;
+	const char *given;      /* one of the options above, or NULL */
+};
+
 struct options {
 	struct definition *definitions;
 	unsigned int num_definitions;
@@ -37,6 +45,7 @@ struct options {
 	int64_t watch_ns;     /* --watch; 0: without */
 	struct replay_options replay;
 	struct copy_options copy;
+	struct cow_options cow;
 	bool read_only;
 	bool direct;
 	bool json;

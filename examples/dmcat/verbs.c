@@ -74,6 +74,7 @@ static const struct verb verbs[] = {
 	{ "remove", 1, 1, "[--deferred] NAME", live_remove, CALL_DEFERRED },
 	{ "message", 3, MANY, "NAME SECTOR WORD…", live_message, 0 },
 	{ "wait", 1, 2, "NAME [EVENT_NR] [--timeout SECONDS]", live_wait, CALL_TIMEOUT },
+	{ "settle", 1, 1, "NAME [--timeout SECONDS]", live_settle, CALL_TIMEOUT },
 	{ "write", 4, 5, "DEV SECTOR COUNT FILE [SKIP]", tasks_write, VERB_IO },
 	{ "read", 4, 4, "DEV SECTOR COUNT FILE", tasks_read, VERB_IO },
 	{ "flush", 1, 1, "DEV", tasks_flush, VERB_IO },

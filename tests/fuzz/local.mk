@@ -3,6 +3,7 @@
 # tests/fuzz/corpus/NAME/ are its dictionary and its corpus, which make check carries out.
 
 fuzzers = \
+	tests/fuzz/cow.c \
 	tests/fuzz/crash.c \
 	tests/fuzz/dmcat.c \
 	tests/fuzz/message.c \
@@ -42,6 +43,7 @@ $(fuzz_programs): %: %.$(OBJEXT) tests/fuzz/libfuzz.a lib/libdmcore_core.la
 	$(AM_V_CCLD)$(LINK) $(fuzz_wrap_flags) $(fuzz_engine) $(filter-out %.a %.la,$^) \
 		tests/fuzz/libfuzz.a lib/libdmcore_core.la -lpthread $(LIBS)
 
+tests/fuzz/cow: examples/dmcat/cow_check.$(OBJEXT) examples/dmcat/cow_read.$(OBJEXT)
 tests/fuzz/dmcat: $(filter-out %/main.$(OBJEXT),$(examples_dmcat_dmcat_OBJECTS))
 
 EXTRA_DIST += \

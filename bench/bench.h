@@ -92,6 +92,7 @@ extern const struct bench_case bench_case_swap;
 extern const struct bench_case bench_case_file;
 extern const struct bench_case bench_case_sim;
 extern const struct bench_case bench_case_copy;
+extern const struct bench_case bench_case_snapshot;
 
 /* ---- harness.c ---- */
 

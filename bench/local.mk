@@ -23,6 +23,12 @@ bench_dmcore_bench_SOURCES = \
 	bench/rig.c \
 	bench/rig.h \
 	bench/sim.c \
+	bench/snapshot.c \
+	bench/snapshot.h \
+	bench/snapshot_engine.c \
+	bench/snapshot_files.c \
+	bench/snapshot_load.c \
+	bench/snapshot_peer.c \
 	bench/straw.c \
 	bench/straw.h \
 	bench/striped.c \

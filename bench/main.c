@@ -16,7 +16,7 @@
 static const struct bench_case *const cases[] = {
 	&bench_case_null,  &bench_case_stats,   &bench_case_layers, &bench_case_striped,
 	&bench_case_split, &bench_case_threads, &bench_case_table,  &bench_case_swap,
-	&bench_case_file,  &bench_case_sim,     &bench_case_copy,
+	&bench_case_file,  &bench_case_sim,     &bench_case_copy,   &bench_case_snapshot,
 };
 
 #define NUM_CASES (sizeof(cases) / sizeof(cases[0]))

@@ -25,20 +25,7 @@
 
 static int snapshot_ctr(struct dmcore_target *target, struct dmcore_args *args)
 {
-	struct snapshot_target *own;
-	int ret = dmcore__snapshot_construct(target, args, false);
-
-	if (ret)
-		return ret;
-	own = target->private_data;
-	if (own->discard_zeroes)
-		target->flags = DMCORE_TARGET_DISCARDS;
-	return 0;
-}
-
-static void snapshot_dtr(struct dmcore_target *target)
-{
-	dmcore__snapshot_leave(target->private_data);
+	return dmcore__snapshot_construct(target, args, false);
 }
 
 /* ---- the way of a bio ---- */
@@ -190,28 +177,6 @@ static unsigned int snapshot_num_bios(const struct dmcore_target *target, enum d
 	return own->discard_passdown ? 2 : 1;
 }
 
-/* ---- hooks ---- */
-
-static int snapshot_preresume(struct dmcore_target *target)
-{
-	return dmcore__snapshot_preresume(target->private_data);
-}
-
-static void snapshot_resume(struct dmcore_target *target)
-{
-	dmcore__snapshot_resume(target->private_data);
-}
-
-static void snapshot_presuspend(struct dmcore_target *target)
-{
-	dmcore__snapshot_presuspend(target->private_data);
-}
-
-static void snapshot_postsuspend(struct dmcore_target *target)
-{
-	dmcore__snapshot_postsuspend(target->private_data);
-}
-
 /* ---- messages, status, limits ---- */
 
 static int message_overflow(struct snapshot *snapshot, struct dmcore_args *args)
@@ -352,14 +317,14 @@ const struct dmcore_target_type dmcore__target_snapshot = {
 	.version = { 1, 16, 0 },
 	.per_bio_bytes = sizeof(struct snapshot_request),
 	.ctr = snapshot_ctr,
-	.dtr = snapshot_dtr,
+	.dtr = dmcore__snapshot_leave,
 	.map = snapshot_map,
 	.end_io = snapshot_end_io,
 	.num_bios = snapshot_num_bios,
-	.presuspend = snapshot_presuspend,
-	.postsuspend = snapshot_postsuspend,
-	.preresume = snapshot_preresume,
-	.resume = snapshot_resume,
+	.presuspend = dmcore__snapshot_presuspend,
+	.postsuspend = dmcore__snapshot_postsuspend,
+	.preresume = dmcore__snapshot_preresume,
+	.resume = dmcore__snapshot_resume,
 	.message = snapshot_message,
 	.status = dmcore__snapshot_status,
 	.iterate_devices = dmcore__snapshot_iterate_devices,

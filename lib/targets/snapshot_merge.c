@@ -18,20 +18,7 @@
 
 static int merge_ctr(struct dmcore_target *target, struct dmcore_args *args)
 {
-	const struct snapshot_target *own;
-	int ret = dmcore__snapshot_construct(target, args, true);
-
-	if (ret)
-		return ret;
-	own = target->private_data;
-	if (own->discard_zeroes)
-		target->flags = DMCORE_TARGET_DISCARDS;
-	return 0;
-}
-
-static void merge_dtr(struct dmcore_target *target)
-{
-	dmcore__snapshot_leave(target->private_data);
+	return dmcore__snapshot_construct(target, args, true);
 }
 
 static enum dmcore_map_result map_read(const struct snapshot_target *own, struct dmcore_bio *bio)
@@ -90,26 +77,6 @@ static unsigned int merge_num_bios(const struct dmcore_target *target, enum dmco
 	return op == DMCORE_OP_DISCARD && own->discard_zeroes;
 }
 
-static int merge_preresume(struct dmcore_target *target)
-{
-	return dmcore__snapshot_preresume(target->private_data);
-}
-
-static void merge_resume(struct dmcore_target *target)
-{
-	dmcore__snapshot_resume(target->private_data);
-}
-
-static void merge_presuspend(struct dmcore_target *target)
-{
-	dmcore__snapshot_presuspend(target->private_data);
-}
-
-static void merge_postsuspend(struct dmcore_target *target)
-{
-	dmcore__snapshot_postsuspend(target->private_data);
-}
-
 extern const struct dmcore_target_type dmcore__target_snapshot_merge;
 
 const struct dmcore_target_type dmcore__target_snapshot_merge = {
@@ -118,13 +85,13 @@ const struct dmcore_target_type dmcore__target_snapshot_merge = {
 	.version = { 1, 5, 0 },
 	.per_bio_bytes = sizeof(struct snapshot_request),
 	.ctr = merge_ctr,
-	.dtr = merge_dtr,
+	.dtr = dmcore__snapshot_leave,
 	.map = merge_map,
 	.num_bios = merge_num_bios,
-	.presuspend = merge_presuspend,
-	.postsuspend = merge_postsuspend,
-	.preresume = merge_preresume,
-	.resume = merge_resume,
+	.presuspend = dmcore__snapshot_presuspend,
+	.postsuspend = dmcore__snapshot_postsuspend,
+	.preresume = dmcore__snapshot_preresume,
+	.resume = dmcore__snapshot_resume,
 	.status = dmcore__snapshot_status,
 	.iterate_devices = dmcore__snapshot_iterate_devices,
 	.extent = dmcore__snapshot_extent,

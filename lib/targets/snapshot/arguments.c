@@ -152,6 +152,8 @@ int dmcore__snapshot_construct(struct dmcore_target *target, struct dmcore_args 
 					"Snapshot exception store does not support "
 					"snapshot-merge.");
 	target->private_data = own;
+	if (own->discard_zeroes)
+		target->flags = DMCORE_TARGET_DISCARDS;
 	/* The one that counts is known when the store has been read. */
 	target->max_io_sectors = own->chunk_sectors ? own->chunk_sectors :
 						      DMCORE_COW_CHUNK_SECTORS_DEFAULT;

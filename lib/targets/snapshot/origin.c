@@ -56,11 +56,9 @@ static void show(struct origin *origin, struct origin_watched *watched)
 {
 	struct origin_watched *old = atomic_load(&origin->watched);
 
-	if (watched) {
-		watched->count = 0;
-		for (struct snapshot *at = origin->snapshots; at; at = at->next)
-			watched->snapshots[watched->count++] = at;
-	}
+	watched->count = 0;
+	for (struct snapshot *at = origin->snapshots; at; at = at->next)
+		watched->snapshots[watched->count++] = at;
 	atomic_store(&origin->watched, watched);
 	wait_until_outside(origin);
 	dmcore_free(origin->core, old);

@@ -409,8 +409,9 @@ static int check_begin(struct snapshot_target *own)
 				  own->snapshot->chunk_sectors);
 }
 
-int dmcore__snapshot_preresume(struct snapshot_target *own)
+int dmcore__snapshot_preresume(struct dmcore_target *target)
 {
+	struct snapshot_target *own = target->private_data;
 	struct snapshot *snapshot = own->snapshot;
 	struct snapshot_target *before;
 	bool is_new;
@@ -446,22 +447,25 @@ static void set_running(struct snapshot_target *own, bool running)
 	pthread_mutex_unlock(&own->snapshot->lock);
 }
 
-void dmcore__snapshot_resume(struct snapshot_target *own)
+void dmcore__snapshot_resume(struct dmcore_target *target)
 {
+	struct snapshot_target *own = target->private_data;
 	if (atomic_load(&own->lost))
 		return;
 	set_running(own, true);
 	give(own->snapshot, own, start);
 }
 
-void dmcore__snapshot_presuspend(struct snapshot_target *own)
+void dmcore__snapshot_presuspend(struct dmcore_target *target)
 {
+	struct snapshot_target *own = target->private_data;
 	if (!atomic_load(&own->lost))
 		give(own->snapshot, own, let_go);
 }
 
-void dmcore__snapshot_postsuspend(struct snapshot_target *own)
+void dmcore__snapshot_postsuspend(struct dmcore_target *target)
 {
+	struct snapshot_target *own = target->private_data;
 	if (atomic_load(&own->lost))
 		return;
 	give(own->snapshot, own, quiesce);
@@ -500,8 +504,9 @@ static void bequeath(struct snapshot_target *own, struct snapshot_target *heir)
 	snapshot->active = false;
 }
 
-void dmcore__snapshot_leave(struct snapshot_target *own)
+void dmcore__snapshot_leave(struct dmcore_target *target)
 {
+	struct snapshot_target *own = target->private_data;
 	struct snapshot *snapshot = own->snapshot;
 	struct snapshot_target *heir;
 	bool owned;

@@ -173,7 +173,6 @@ struct store {
 	struct dmcore_timer timer;
 	struct snapshot_waiters durability;
 	struct snapshot_waiters header_waiters;
-	_Atomic uint64_t num_commits;
 };
 
 /* ---- a chunk that is being copied ---- */
@@ -346,13 +345,13 @@ void dmcore__snapshot_table_text(const struct snapshot_target *own, struct dmcor
 
 /* Becomes the snapshot's owner, or its heir. */
 int dmcore__snapshot_join(struct snapshot_target *own, struct dmcore_args *args);
-void dmcore__snapshot_leave(struct snapshot_target *own);
-int dmcore__snapshot_preresume(struct snapshot_target *own);
-void dmcore__snapshot_resume(struct snapshot_target *own);
+void dmcore__snapshot_leave(struct dmcore_target *target);
+int dmcore__snapshot_preresume(struct dmcore_target *target);
+void dmcore__snapshot_resume(struct dmcore_target *target);
 /* Everything that was promised becomes durable, and nothing is merged any more. */
-void dmcore__snapshot_postsuspend(struct snapshot_target *own);
+void dmcore__snapshot_postsuspend(struct dmcore_target *target);
 /* Lets go of requests that wait for room. */
-void dmcore__snapshot_presuspend(struct snapshot_target *own);
+void dmcore__snapshot_presuspend(struct dmcore_target *target);
 /* Also for those that wait for room. */
 void dmcore__snapshot_set_overflow(struct snapshot *snapshot, enum snapshot_overflow overflow);
 /* There may be room now. */

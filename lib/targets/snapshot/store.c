@@ -193,7 +193,6 @@ static void write_entries(struct snapshot *snapshot)
 	store->bio.sector = (area << store->chunk_shift) +
 			    dmcore__bytes_to_sectors((uint64_t)first * DMCORE_COW_ENTRY_BYTES +
 						     from);
-	atomic_fetch_add(&store->num_commits, 1);
 	submit(snapshot);
 }
 

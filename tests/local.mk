@@ -344,6 +344,10 @@ tests_unit_backend_test_io_uring_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag
 # make check CHECK_MODES=pread TESTS_FILTER=map/test_table:table_parse/* V=1
 FORBIDDEN_MODES = enosys eperm memlock0
 CHECK_MODES = io_uring pread $(FORBIDDEN_MODES)
+# Worlds that touch no backend: once is enough.
+simulated_programs = $(filter tests/sim/% tests/crash/%,$(unit_programs))
+programs_to_run = --programs $(filter-out $(simulated_programs),$(unit_programs)) \
+	--simulated $(simulated_programs)
 scripts_to_run = $(addprefix $(srcdir)/,$(api_checks) $(example_checks))
 
 run_suite = \
@@ -362,17 +366,17 @@ endif
 check-local: check-suite
 
 check-suite: check-needs $(fuzz_programs)
-	+$(AM_V_at)$(run_suite) --modes '$(CHECK_MODES)' --programs $(unit_programs) \
+	+$(AM_V_at)$(run_suite) --modes '$(CHECK_MODES)' $(programs_to_run) \
 		--scripts $(scripts_to_run) --smoke $(bench_programs) $(fuzz_replay)
 
 check-programs: all-am $(check_LIBRARIES) $(check_PROGRAMS) $(fuzz_programs)
 
 # The parts of it.
 check-unit: check-programs check-needs
-	+$(AM_V_at)$(run_suite) --modes 'io_uring pread' --programs $(unit_programs)
+	+$(AM_V_at)$(run_suite) --modes 'io_uring pread' $(programs_to_run)
 
 check-forbidden: check-programs check-needs
-	+$(AM_V_at)$(run_suite) --modes '$(FORBIDDEN_MODES)' --programs $(unit_programs)
+	+$(AM_V_at)$(run_suite) --modes '$(FORBIDDEN_MODES)' $(programs_to_run)
 
 # Finds what the sanitizers don't: decisions on memory that nobody wrote. valgrind does not know all
 # of io_uring, nor does it see the verdict of Criterion's sandbox.
@@ -383,7 +387,7 @@ valgrind_command = $(VALGRIND) -q --error-exitcode=99 --leak-check=no \
 check-valgrind: check-programs check-needs
 	$(AM_V_at)test '$(TEST_RUNNER)' = plain || \
 		{ echo 'check-valgrind needs configure --with-test-runner=plain' >&2; exit 1; }
-	+$(AM_V_at)$(run_suite) --modes pread --programs $(unit_programs) \
+	+$(AM_V_at)$(run_suite) --modes pread $(programs_to_run) \
 		--timeout 1800 --test-timeout 600 --wrap '$(valgrind_command)'
 
 check-api: all-am check-needs
@@ -401,7 +405,7 @@ coverage: $(BUILT_SOURCES) check-needs
 	$(AM_V_at)test -n '$(GCOVR)' || { echo 'make coverage needs gcovr' >&2; exit 1; }
 	+$(AM_V_at)$(MAKE) $(AM_MAKEFLAGS) $(coverage_programs)
 	$(AM_V_at)find lib -name '*.gcda' -exec rm -f {} +
-	+$(AM_V_at)$(run_suite) --modes 'io_uring pread' --programs $(unit_programs)
+	+$(AM_V_at)$(run_suite) --modes 'io_uring pread' $(programs_to_run)
 	$(AM_V_at)$(PYTHON) $(srcdir)/build-aux/coverage --root $(srcdir) --gcovr '$(GCOVR)'
 else
 coverage:

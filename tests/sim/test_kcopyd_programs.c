@@ -754,15 +754,11 @@ static uint64_t number(const char *name, uint64_t otherwise)
 	return text && text[0] ? strtoull(text, NULL, 0) : otherwise;
 }
 
-/* The worlds touch no backend: one mode of make check is enough for all of them. */
 static uint64_t num_programs(void)
 {
-	const char *backend = getenv("DMCORE_BACKEND");
-	bool is_main = !rng_brief() && backend && strcmp(backend, "pread") == 0;
-
-	return number("DMCORE_SIM_SEEDS", rng_full() ? PROGRAMS_FULL
-					  : is_main  ? PROGRAMS
-						     : PROGRAMS_FEW);
+	return number("DMCORE_SIM_SEEDS", rng_full()    ? PROGRAMS_FULL
+					  : rng_brief() ? PROGRAMS_FEW
+							: PROGRAMS);
 }
 
 Test(programs, of_copies_keep_every_promise, .timeout = 36000)

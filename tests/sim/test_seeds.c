@@ -50,11 +50,9 @@ static uint64_t number(const char *name, uint64_t otherwise)
 	return text && text[0] ? strtoull(text, NULL, 0) : otherwise;
 }
 
-/* The worlds touch no backend: one mode of make check is enough for all of them. */
 static uint64_t num_seeds(void)
 {
-	const char *backend = getenv("DMCORE_BACKEND");
-	uint64_t usual = !IS_SLOW && backend && strcmp(backend, "pread") == 0 ? SEEDS : SEEDS_FEW;
+	uint64_t usual = IS_SLOW || rng_brief() ? SEEDS_FEW : SEEDS;
 
 	return number("DMCORE_SIM_SEEDS",
 		      number("DMCORE_PROP_FULL", 0) == 1 ? SEEDS_FULL : usual);

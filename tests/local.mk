@@ -17,6 +17,8 @@ unit_tests = \
 	tests/fault/test_kcopyd \
 	tests/fault/test_map_memory \
 	tests/fault/test_reload_memory \
+	tests/fault/test_snapshot_handover \
+	tests/fault/test_snapshot_room \
 	tests/fault/test_target_files \
 	tests/fault/test_target_io \
 	tests/fault/test_target_memory \
@@ -44,7 +46,9 @@ unit_tests = \
 	tests/sim/test_kcopyd_turns \
 	tests/sim/test_reserve \
 	tests/sim/test_seeds \
+	tests/sim/test_snapshot_crowd \
 	tests/sim/test_snapshot_programs \
+	tests/sim/test_snapshot_races \
 	tests/unit/base/test_alloc \
 	tests/unit/base/test_args \
 	tests/unit/base/test_text \
@@ -155,6 +159,7 @@ unit_tests = \
 	tests/unit/targets/test_snapshot_origin \
 	tests/unit/targets/test_snapshot_overflow \
 	tests/unit/targets/test_snapshot_table \
+	tests/unit/targets/test_snapshot_threads \
 	tests/unit/targets/test_striped \
 	tests/unit/targets/test_switch \
 	tests/unit/targets/test_unstriped \

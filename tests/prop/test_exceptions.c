@@ -285,3 +285,36 @@ Test(exceptions, nodes_with_a_gap_at_their_begin_give_children_away)
 	insert_entries(NODE + 20 * LEAF, NODE + 30 * LEAF, 1);
 	end_program();
 }
+
+/* ---- how large they get ---- */
+
+#define MANY UINT64_C(1000000)
+/* Has no factor in common with MANY: goes through all chunks in an order that looks like none. */
+#define STEP UINT64_C(618033989)
+
+static void insert_many(uint64_t step)
+{
+	table = dmcore__exceptions_create(core);
+	cr_assert(table);
+	for (uint64_t i = 0; i < MANY; i++) {
+		cr_assert_eq(dmcore__exceptions_reserve(table, 1), 0);
+		cr_assert(dmcore__exceptions_insert(table, i * step % MANY, i));
+	}
+	cr_assert_eq(dmcore__exceptions_count(table), MANY);
+}
+
+Test(exceptions, a_million_in_no_order_take_24_bytes_each_at_the_most)
+{
+	insert_many(STEP);
+	cr_assert_leq(dmcore__exceptions_bytes(table), 24 * MANY, "%llu",
+		      (unsigned long long)dmcore__exceptions_bytes(table));
+	dmcore__exceptions_destroy(table);
+}
+
+Test(exceptions, a_million_in_order_take_next_to_nothing)
+{
+	insert_many(1);
+	cr_assert_leq(dmcore__exceptions_bytes(table), 64 << 10, "%llu",
+		      (unsigned long long)dmcore__exceptions_bytes(table));
+	dmcore__exceptions_destroy(table);
+}

@@ -16,8 +16,9 @@ static unsigned char buffer[SECTORS_MAX * DMCORE_SECTOR_BYTES];
 
 /* ---- devices ---- */
 
-static void open_with(const struct dmcore_options *options)
+void snapshots_open_with(const struct dmcore_options *options)
 {
+	snapshots.manual = options && options->flags & DMCORE_SERVICE_MANUAL;
 	stage_open(&snapshots.stage, options, NULL);
 	snapshots.origin = stage_disk(&snapshots.stage, 0, SNAPSHOTS_ORIGIN_SECTORS, "");
 	snapshots.cow = stage_disk(&snapshots.stage, 1, SNAPSHOTS_COW_SECTORS, "");
@@ -26,8 +27,7 @@ static void open_with(const struct dmcore_options *options)
 
 void snapshots_open(void)
 {
-	snapshots.manual = false;
-	open_with(NULL);
+	snapshots_open_with(NULL);
 }
 
 static uint64_t stopped_clock(void *context)
@@ -40,10 +40,9 @@ void snapshots_open_manual(void)
 {
 	struct dmcore_options options = DMCORE_OPTIONS_INIT;
 
-	snapshots.manual = true;
 	options.flags = DMCORE_SERVICE_MANUAL;
 	options.clock_ns = stopped_clock;
-	open_with(&options);
+	snapshots_open_with(&options);
 }
 
 void snapshots_close(void)

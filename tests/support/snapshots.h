@@ -34,6 +34,8 @@ struct snapshots {
 extern struct snapshots snapshots;
 
 void snapshots_open(void);
+/* The same, with a core of these options. */
+void snapshots_open_with(const struct dmcore_options *options);
 /* The same; but nothing runs between the calls of the test, and time stands still. */
 void snapshots_open_manual(void);
 void snapshots_close(void);

@@ -7,6 +7,7 @@
 
 #include <criterion/criterion.h>
 
+#include "support/scratch.h"
 #include "support/snapshots.h"
 
 #define O SNAPSHOTS_ORIGIN
@@ -310,4 +311,36 @@ Test(snapshot_handover, removal_waits_for_copies_that_are_under_way)
 	snapshot = snapshots_map("s", 512, TABLE);
 	snapshots_expect(snapshot, 8, 8, 1);
 	snapshots_expect(origin, 64, 8, 4);
+}
+
+/* ---- with its core ---- */
+
+Test(snapshot_end, with_its_core_is_as_good_as_removal)
+{
+	struct scratch files[2];
+	char on_files[2][96];
+
+	for (unsigned int i = 0; i < 2; i++)
+		scratch_create(&files[i], NULL, SNAPSHOTS_ORIGIN_SECTORS * DMCORE_SECTOR_BYTES);
+	snprintf(on_files[0], sizeof(on_files[0]), "snapshot-origin %s", files[0].path);
+	snprintf(on_files[1], sizeof(on_files[1]), "snapshot %s %s P 8", files[0].path,
+		 files[1].path);
+	snapshots_open();
+	snapshot = snapshots_map("s", 512, on_files[1]);
+	origin = snapshots_map("o", 512, on_files[0]);
+	snapshots_write(snapshot, 300, 3, 7);
+	snapshots_write(origin, 64, 8, 4);
+	/* Nobody removes them. */
+	snapshots.stage.num_devices = 0;
+	snapshots_close();
+	snapshots_open();
+	snapshot = snapshots_map("s", 512, on_files[1]);
+	origin = snapshots_map("o", 512, on_files[0]);
+	snapshots_expect(snapshot, 300, 3, 7);
+	snapshots_expect_zeroes(snapshot, 64, 8);
+	snapshots_expect(origin, 64, 8, 4);
+	snapshots_expect_status("s", "32/512 16");
+	snapshots_close();
+	scratch_close(&files[0]);
+	scratch_close(&files[1]);
 }

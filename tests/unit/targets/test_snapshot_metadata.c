@@ -64,6 +64,52 @@ Test(snapshot_metadata, a_commit_writes_the_blocks_that_have_changed)
 	cr_assert_eq(commit(1).count, 1);
 }
 
+static unsigned int num_commits(void)
+{
+	unsigned int count = 0;
+
+	for (unsigned int i = 0; i < fault_num_logged(large); i++) {
+		struct fault_entry entry = fault_logged(large, i);
+
+		count += entry.op == DMCORE_OP_WRITE && entry.flags & DMCORE_BIO_FUA;
+	}
+	return count;
+}
+
+Test(snapshot_metadata, writes_to_the_origin_share_their_commits)
+{
+	static unsigned char bytes[NUM_ENTRIES][8 * DMCORE_SECTOR_BYTES];
+	struct dmcore_bdev *origin = snapshots_map("o", 512, "snapshot-origin " O);
+	struct tally tally = { 0 };
+
+	snapshots_map("s", 512, "snapshot " O " " LARGE " P 8");
+	fault_clear_log(large);
+	for (unsigned int i = 0; i < NUM_ENTRIES; i++) {
+		pattern_fill(bytes[i], i * 8, 8, 1);
+		stage_submit(&snapshots.stage, origin, DMCORE_OP_WRITE, i * 8, 8, bytes[i],
+			     &tally);
+	}
+	snapshots_wait(&tally, NUM_ENTRIES);
+	cr_assert_eq(tally.failed, 0);
+	cr_assert_geq(num_commits(), 1);
+	/* One is under way, and what comes meanwhile goes with the next. */
+	cr_assert_leq(num_commits(), 3, "%u", num_commits());
+}
+
+Test(snapshot_metadata, writes_to_the_snapshot_commit_nothing_until_a_flush)
+{
+	struct dmcore_bdev *bdev = snapshots_map("s", 512, "snapshot " O " " LARGE " P 8");
+
+	fault_clear_log(large);
+	for (unsigned int i = 0; i < NUM_ENTRIES; i++)
+		snapshots_write(bdev, chunk_of_entry(i) * 8, 3, 1);
+	cr_assert_eq(num_commits(), 0);
+	cr_assert_eq(snapshots_run(bdev, DMCORE_OP_FLUSH, 0, 0, 0, NULL), 0);
+	cr_assert_eq(num_commits(), 1);
+	cr_assert_eq(snapshots_run(bdev, DMCORE_OP_FLUSH, 0, 0, 0, NULL), 0);
+	cr_assert_eq(num_commits(), 1);
+}
+
 Test(snapshot_metadata, a_merge_writes_the_blocks_that_entries_go_from)
 {
 	struct dmcore_bdev *bdev = snapshots_map("s", 512, "snapshot " O " " LARGE " P 8");

@@ -3,7 +3,10 @@
  * is read. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <criterion/criterion.h>
 
@@ -130,6 +133,28 @@ Test(snapshot_line, opens_the_origin_of_a_snapshot_for_reading_only)
 
 	cr_assert(!dmcore_bdev_is_read_only(bdev));
 	dmcore_table_destroy(snapshot);
+}
+
+Test(snapshot_line, takes_an_origin_that_cannot_be_written_unless_discards_are_passed_down)
+{
+	char path[] = "/tmp/dmcore-origin-XXXXXX";
+	struct dmcore_table *table;
+	char text[160];
+	int fd = mkstemp(path);
+
+	cr_assert(fd >= 0 && ftruncate(fd, 1 << 16) == 0 && fchmod(fd, 0444) == 0);
+	/* Who may do all needs to be somebody else. */
+	cr_assert(geteuid() != 0 || seteuid(65534) == 0);
+	snprintf(text, sizeof(text), "0 64 snapshot %s " C " P 8 1 discard_zeroes_cow", path);
+	dmcore_table_destroy(fixture_table(text));
+	snprintf(text, sizeof(text),
+		 "0 64 snapshot %s " C " P 8 2 discard_zeroes_cow discard_passdown_origin", path);
+	cr_assert_eq(dmcore_table_parse(fixture.core, text, 0, &table), -EACCES);
+	cr_assert(strstr(dmcore_error_message(), "Cannot get origin device: /tmp/"), "%s",
+		  dmcore_error_message());
+	cr_assert(getuid() != 0 || seteuid(0) == 0);
+	close(fd);
+	unlink(path);
 }
 
 Test(snapshot_line, a_cow_device_has_an_owner_and_an_heir_and_no_third)

@@ -67,7 +67,7 @@ void *dmcore_bio_driver_data(struct dmcore_bio *bio)
 /* From the device that bio->bdev names downwards, and then whatever was submitted meanwhile. */
 static inline void submit_loop(struct dmcore_queue *queue, struct dmcore_bio *bio)
 {
-	queue->submitting = true;
+	dmcore__queue_set_submitting(queue, true);
 	do {
 		enum dmcore__route result;
 
@@ -86,14 +86,14 @@ static inline void submit_loop(struct dmcore_queue *queue, struct dmcore_bio *bi
 			dmcore_bio_complete(bio, -EIO);
 		bio = dmcore__chain_pop(&queue->pending);
 	} while (dmcore__unlikely(bio != NULL));
-	queue->submitting = false;
+	dmcore__queue_set_submitting(queue, false);
 }
 
 void dmcore__bio_send(struct dmcore_bio *bio)
 {
 	struct dmcore_queue *queue = bio->queue;
 
-	if (queue->submitting)
+	if (dmcore__queue_submitting(queue))
 		dmcore__chain_append(&queue->pending, bio);
 	else
 		submit_loop(queue, bio);
@@ -171,7 +171,7 @@ int dmcore_bio_submit(struct dmcore_bio *bio)
 	bio->status = 0;
 	bio->internal.top_bytes = 0;
 	queue->inflight++;
-	if (dmcore__unlikely(queue->submitting))
+	if (dmcore__unlikely(dmcore__queue_submitting(queue)))
 		submit_inside(queue, bio);
 	else
 		submit_loop(queue, bio);

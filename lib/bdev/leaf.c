@@ -34,7 +34,7 @@ static enum dmcore__unwind preflush_end(struct dmcore_bio *bio, struct dmcore__f
 		return DMCORE__UNWIND_ON;
 	}
 	/* The device is left once it has been entered again, lest it be closed in between. */
-	DMCORE__ASSERT(!queue->submitting);
+	DMCORE__ASSERT(!dmcore__queue_submitting(queue));
 	bio->internal.top_bytes = (uint16_t)(bio->internal.top_bytes - frame->bytes);
 	dmcore__bio_send(bio);
 	dmcore__slot_leave(queue, slot);

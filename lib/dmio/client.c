@@ -154,7 +154,7 @@ int dmio_client_destroy(struct dmio_client *client)
 
 	if (!client)
 		return 0;
-	if (client->closing || (client->inflight > 0 && client->queue->polling))
+	if (client->closing || (client->inflight > 0 && dmcore__queue_polling(client->queue)))
 		return -EBUSY;
 
 	client->closing = true;

@@ -130,7 +130,7 @@ static int run_sync(struct dmio_client *client, struct dmio__call *call, unsigne
 	ret = check_call(client, call);
 	if (ret)
 		return ret;
-	if (client->queue->polling)
+	if (dmcore__queue_polling(client->queue))
 		return -EDEADLK;
 
 	call->fn = sync_done;

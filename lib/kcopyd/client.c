@@ -272,7 +272,8 @@ int kcopyd_client_destroy(struct kcopyd_client *kc)
 
 	if (!kc)
 		return 0;
-	if (kc->closing || ((kc->outstanding > 0 || kc->posted) && kc->queue->polling))
+	if (kc->closing ||
+	    ((kc->outstanding > 0 || kc->posted) && dmcore__queue_polling(kc->queue)))
 		return -EBUSY;
 	kc->closing = true;
 	/* In a child of fork() nothing will end: what is under way is the parent's. */

@@ -54,7 +54,7 @@ static bool is_service(struct dmcore *core)
 	dmcore__lock(core);
 	queue = core->service->queue;
 	dmcore__unlock(core);
-	return queue && dmcore__queue_is_own(queue) && (queue->polling || queue->submitting);
+	return queue && dmcore__queue_is_inside(queue);
 }
 
 static int run_here(struct dmcore__service *service, struct dmcore_call *call)

@@ -246,7 +246,7 @@ static int create_locked(struct dmcore *core, const struct dmcore_queue_options 
 	queue->wake_fd = -1;
 	queue->internal = internal;
 	/* For the first submission to look for an owner, at no cost to the others. */
-	queue->submitting = true;
+	dmcore__queue_set_submitting(queue, true);
 	queue->migrates = options->flags & DMCORE_QUEUE_MIGRATES;
 	queue->num_bios = options->bios;
 	queue->num_splits = options->splits;
@@ -329,7 +329,7 @@ int dmcore_queue_destroy(struct dmcore_queue *queue)
 		return dmcore__error(-EOWNERDEAD, "the queue was made before fork()");
 	if (queue->internal)
 		return dmcore__error(-EINVAL, "the queue is the core's own");
-	if (queue->polling)
+	if (dmcore__queue_polling(queue))
 		return dmcore__error(-EBUSY, "a queue can't be destroyed from its own callback");
 	ret = dmcore__queue_drain(queue);
 	if (ret == -EBUSY)

@@ -98,7 +98,7 @@ bool dmcore__drain_in_callback(struct dmcore *core)
 	struct dmcore_queue *queue = NULL;
 
 	while ((queue = next_queue(core, queue))) {
-		if (dmcore__queue_is_own(queue) && (queue->polling || queue->submitting))
+		if (dmcore__queue_is_inside(queue))
 			return true;
 	}
 	return false;

@@ -105,7 +105,7 @@ void dmcore__inbox_forget(struct dmcore_queue *queue, uint32_t slot)
 {
 	atomic_fetch_or(&queue->stale_files[slot / 64], UINT64_C(1) << slot % 64);
 	atomic_fetch_or(&queue->asked, DMCORE__ASKED_FORGET);
-	if (dmcore__queue_is_own(queue) && !queue->polling)
+	if (dmcore__queue_is_own(queue) && !dmcore__queue_polling(queue))
 		dmcore__inbox_forget_stale(queue);
 	else
 		dmcore__inbox_wake(queue);

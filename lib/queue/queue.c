@@ -166,12 +166,12 @@ int dmcore_queue_poll(struct dmcore_queue *queue, unsigned int min, unsigned int
 
 	if (!queue || max == 0 || max < min)
 		return -EINVAL;
-	if (dmcore__unlikely(queue->polling))
+	if (dmcore__unlikely(dmcore__queue_polling(queue)))
 		return -EDEADLK;
 	ret = dmcore__queue_set_owner(queue);
 	if (dmcore__unlikely(ret))
 		return ret;
-	queue->polling = true;
+	dmcore__queue_set_polling(queue, true);
 	if (dmcore__unlikely(wants_signal(queue))) {
 		/* A poster that came before the descriptor was asked for may have reset it. */
 		atomic_store(&queue->sleeping, true);
@@ -180,7 +180,7 @@ int dmcore_queue_poll(struct dmcore_queue *queue, unsigned int min, unsigned int
 	ret = poll_loop(queue, min, max, timeout_ns);
 	if (dmcore__unlikely(wants_signal(queue)))
 		dmcore__timer_fd_set(queue);
-	queue->polling = false;
+	dmcore__queue_set_polling(queue, false);
 	return ret;
 }
 

@@ -79,8 +79,9 @@ struct dmcore_queue {
 	uint64_t rounds;                  /* in which completions were dealt with */
 	uint32_t inflight;                /* submitted by users, not yet ended */
 	uint32_t index;                   /* no other queue of the core has it */
-	bool submitting;                  /* bio.c's loop is running; or there is no owner yet */
-	bool polling;                     /* inside poll: callbacks may be running */
+	/* The owner's, by the functions below: others ask whether it is they who are inside. */
+	_Atomic bool submitting;          /* bio.c's loop is running; or there is no owner yet */
+	_Atomic bool polling;             /* inside poll: callbacks may be running */
 	bool work_first;                  /* whose turn it is: posted work's, or bios' */
 	_Atomic bool wants_signal;        /* dmcore_queue_fd() was asked for */
 	bool migrates;
@@ -172,12 +173,43 @@ static inline bool dmcore__queue_is_own(struct dmcore_queue *queue)
 			     pthread_self());
 }
 
+static inline bool dmcore__queue_submitting(const struct dmcore_queue *queue)
+{
+	return atomic_load_explicit(&queue->submitting, memory_order_relaxed);
+}
+
+static inline void dmcore__queue_set_submitting(struct dmcore_queue *queue, bool submitting)
+{
+	atomic_store_explicit(&queue->submitting, submitting, memory_order_release);
+}
+
+static inline bool dmcore__queue_polling(const struct dmcore_queue *queue)
+{
+	return atomic_load_explicit(&queue->polling, memory_order_relaxed);
+}
+
+static inline void dmcore__queue_set_polling(struct dmcore_queue *queue, bool polling)
+{
+	atomic_store_explicit(&queue->polling, polling, memory_order_release);
+}
+
+/*
+ * Whether the calling thread is inside the queue's poll or submission. Whether anybody is comes
+ * first: a thread that has claimed the queue since is seen to have done so.
+ */
+static inline bool dmcore__queue_is_inside(struct dmcore_queue *queue)
+{
+	return (atomic_load_explicit(&queue->polling, memory_order_acquire) ||
+		atomic_load_explicit(&queue->submitting, memory_order_acquire)) &&
+	       dmcore__queue_is_own(queue);
+}
+
 /* Makes the calling thread the owner. */
 static inline void dmcore__queue_own(struct dmcore_queue *queue)
 {
 	atomic_store_explicit(&queue->owner, pthread_self(), memory_order_relaxed);
 	atomic_store_explicit(&queue->owned, true, memory_order_release);
-	queue->submitting = false;
+	dmcore__queue_set_submitting(queue, false);
 }
 
 /* Makes the calling thread the owner if there is none. 0, -EOWNERDEAD in a child of fork(), or

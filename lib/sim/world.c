@@ -171,7 +171,7 @@ static int let_time_pass(struct dmcore *core, uint64_t until_ns, void *context)
 	uint64_t next_ns = until_ns;
 
 	/* If it is the service itself that waits, it runs nothing meanwhile. */
-	if (service && !service->polling) {
+	if (service && !dmcore__queue_polling(service)) {
 		if (dmcore_service_poll(core, 0, UINT_MAX, 0) > 0)
 			return 0;
 		if (dmcore_timer_next_ns(service) < next_ns)

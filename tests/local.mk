@@ -171,7 +171,7 @@ unit_tests = \
 	tests/unit/test_refusals
 
 if HAVE_LIBURING
-unit_tests += tests/unit/backend/test_io_uring
+unit_tests += tests/unit/backend/test_inline_writes tests/unit/backend/test_io_uring
 endif
 
 # What several programs share.
@@ -333,6 +333,7 @@ wrap_flag = -Wl,--wrap=
 tests_unit_bdev_test_file_kernel_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), \
 	open stat fstat fstatfs statx mmap lseek read access ioctl)
 tests_unit_bdev_test_extent_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), lseek fstat)
+tests_unit_backend_test_inline_writes_LDFLAGS = $(AM_LDFLAGS) $(wrap_flag)pwrite
 tests_unit_map_test_fenced_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), syscall)
 tests_unit_sim_test_refusals_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), mmap munmap)
 tests_unit_queue_test_kernel_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), \

@@ -261,7 +261,8 @@ DMCORE_API DMCORE_MUST_CHECK int dmcore_file_attach(struct dmcore *core, int fd,
 DMCORE_API void dmcore_file_detach(struct dmcore_file *file);
 
 /**
- * Starts a system call. Never blocks with io_uring or with workers.
+ * Starts a system call. Never blocks with io_uring or with workers, but for a moment with
+ * DMCORE_QUEUE_INLINE_WRITES.
  *
  * @param[in] queue  The queue of the bio that it serves.
  * @param[in] io     Filled in; borrowed until it has ended.

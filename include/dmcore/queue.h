@@ -39,10 +39,19 @@ struct dmio_bvec;
  */
 #define DMCORE_QUEUE_MIGRATES (1u << 0)
 
+/**
+ * Writes of up to 64 KiB that go through the page cache, and needn't be durable at their end, run
+ * inside submit and poll: copying is faster than handing them to a thread and back, which is what
+ * io_uring does with them on most file systems. When one takes longer than a millisecond, because
+ * the kernel makes writers wait, those of the next 100 ms go to its threads. So submit and poll may
+ * block once in that time. Ignored by pread backends.
+ */
+#define DMCORE_QUEUE_INLINE_WRITES (1u << 1)
+
 /** What a queue is made with. Zero means the default in each field. */
 struct dmcore_queue_options {
 	size_t struct_size;          /**< sizeof(struct dmcore_queue_options) of the caller. */
-	unsigned int flags;          /**< DMCORE_QUEUE_MIGRATES or 0. */
+	unsigned int flags;          /**< DMCORE_QUEUE_*. */
 	enum dmcore_backend backend; /**< AUTO: the core's choice. */
 	unsigned int depth;          /**< Requests in flight at the backend, up to
 				          DMCORE_QUEUE_DEPTH_MAX; more wait, in order. */

@@ -36,6 +36,7 @@ struct dmcore__backend_config {
 	unsigned int depth;
 	unsigned int workers;
 	bool migrates;
+	bool inline_writes;   /* DMCORE_QUEUE_INLINE_WRITES */
 	int wake_fd;          /* readable when another thread wants the owner */
 	struct dmcore_queue *queue;
 	void (*wake)(struct dmcore_queue *queue); /* wakes the owner if it sleeps; any thread */

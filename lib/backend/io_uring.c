@@ -27,6 +27,13 @@
 #define CALL_BYTES_MAX (1u << 30)
 /* Copying so much into the page cache takes longer than waking a thread for it. */
 #define LARGE_WRITE_BYTES (64u << 10)
+/* DMCORE_QUEUE_INLINE_WRITES: how large a write may be, and how long it may take. */
+#define INLINE_WRITE_BYTES_MAX (64u << 10)
+/* From here on one that is alone; what comes beside it is worth a thread. */
+#define INLINE_ALONE_BYTES (32u << 10)
+#define SLOW_WRITE_NS UINT64_C(1000000)
+#define SLOW_PAUSE_NS UINT64_C(100000000)
+#define PAGE_BYTES 4096u
 
 struct uring_backend {
 	struct dmcore__backend base;
@@ -41,6 +48,8 @@ struct uring_backend {
 	struct dmcore_fileio *waiting_head; /* started, no room in the ring yet */
 	struct dmcore_fileio *waiting_tail;
 	unsigned int on_ring;            /* prepared or in the kernel */
+	uint64_t inline_from_ns;         /* no writes in the caller's thread before that */
+	bool has_written_inline;         /* a large one, since the last kick */
 	uint64_t last_large_id;          /* of the file of the last large write to a cache */
 	uint64_t file_ids[DMCORE__FILE_SLOTS]; /* held by the ring's file table; 0: nothing */
 };
@@ -344,6 +353,35 @@ static bool put_on_ring(struct uring_backend *self, struct dmcore_fileio *io)
 	return true;
 }
 
+/*
+ * Makes a write in the caller's thread; false: it isn't one for that. Parts of pages may have to be
+ * read first, and what is to be durable is waited for.
+ */
+static bool write_inline(struct uring_backend *self, struct dmcore_fileio *io)
+{
+	struct dmcore *core = self->base.config.core;
+	uint64_t begun_ns;
+	uint64_t ended_ns;
+
+	if (io->op != DMCORE_FILEIO_WRITE || !io->file->cached || io->flags ||
+	    io->len_bytes > INLINE_WRITE_BYTES_MAX ||
+	    ((io->offset_bytes | io->len_bytes) & (PAGE_BYTES - 1)))
+		return false;
+	if (io->len_bytes >= INLINE_ALONE_BYTES) {
+		if (self->on_ring > 0 || self->has_written_inline)
+			return false;
+		self->has_written_inline = true;
+	}
+	begun_ns = dmcore_clock_ns(core);
+	if (begun_ns < self->inline_from_ns)
+		return false;
+	io->result = dmcore__fileio_run(io);
+	ended_ns = dmcore_clock_ns(core);
+	if (ended_ns - begun_ns > SLOW_WRITE_NS)
+		self->inline_from_ns = ended_ns + SLOW_PAUSE_NS;
+	return true;
+}
+
 static int uring_start(struct dmcore__backend *backend, struct dmcore_fileio *io)
 {
 	struct uring_backend *self = of(backend);
@@ -361,6 +399,8 @@ static int uring_start(struct dmcore__backend *backend, struct dmcore_fileio *io
 		io->result = dmcore__fileio_run(io);
 		return 1;
 	}
+	if (backend->config.inline_writes && write_inline(self, io))
+		return 1;
 	backend->inflight++;
 	if (dmcore__likely(!self->waiting_head) && put_on_ring(self, io))
 		return 0;
@@ -388,6 +428,7 @@ static void uring_kick(struct dmcore__backend *backend)
 {
 	struct uring_backend *self = of(backend);
 
+	self->has_written_inline = false;
 	if (io_uring_sq_ready(&self->ring))
 		flush_sq(self);
 }
@@ -473,6 +514,7 @@ static int uring_wait(struct dmcore__backend *backend, int64_t timeout_ns)
 
 	if (ret)
 		return ret;
+	self->has_written_inline = false;
 	if (!self->wake_armed)
 		arm_wake(self);
 	ret = io_uring_submit_and_wait_timeout(&self->ring, &cqe, 1,

@@ -148,6 +148,7 @@ static int make_backend(struct dmcore_queue *queue, const struct dmcore_queue_op
 		.depth = options->depth,
 		.workers = options->workers,
 		.migrates = queue->migrates,
+		.inline_writes = options->flags & DMCORE_QUEUE_INLINE_WRITES,
 		.queue = queue,
 		.wake = dmcore__inbox_wake,
 	};
@@ -178,7 +179,7 @@ static int read_options(const struct dmcore_queue_options *from, struct dmcore_q
 	to->depth = default_if_0(to->depth, DMCORE_QUEUE_DEPTH_DEFAULT);
 	to->bios = default_if_0(to->bios, DMCORE_QUEUE_BIOS_DEFAULT);
 	to->splits = default_if_0(to->splits, DMCORE_QUEUE_SPLITS_DEFAULT);
-	if (to->flags & ~DMCORE_QUEUE_MIGRATES)
+	if (to->flags & ~(DMCORE_QUEUE_MIGRATES | DMCORE_QUEUE_INLINE_WRITES))
 		return dmcore__error(-EINVAL, "queue options: unknown flag");
 	if (to->backend > DMCORE_BACKEND_PREAD)
 		return dmcore__error(-EINVAL, "queue options: unknown backend");

@@ -133,8 +133,8 @@ struct dmcore_queue *dmcore_service_queue(struct dmcore *core)
 
 	if (dmcore__control_begin(core))
 		return NULL;
-	/* Who pumps a manual service may be another thread each time. */
-	options.flags = manual(core) ? DMCORE_QUEUE_MIGRATES : 0;
+	/* Who pumps a manual service may be another thread each time, and mustn't block. */
+	options.flags = manual(core) ? DMCORE_QUEUE_MIGRATES : DMCORE_QUEUE_INLINE_WRITES;
 	queue = core->service->queue;
 	if (!queue && dmcore__queue_create(core, &options, true, &queue) == 0)
 		core->service->queue = queue;

@@ -60,7 +60,7 @@ Test(queue_create, refuses_options_out_of_range)
 	} cases[] = {
 		{ { .struct_size = 0 }, "struct_size" },
 		{ { .struct_size = sizeof(size_t) - 1 }, "struct_size" },
-		{ { .flags = 2 }, "flag" },
+		{ { .flags = 4 }, "flag" },
 		{ { .flags = 1u << 31 }, "flag" },
 		{ { .backend = (enum dmcore_backend)3 }, "backend" },
 		{ { .backend = (enum dmcore_backend)-1 }, "backend" },

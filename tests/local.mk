@@ -80,6 +80,7 @@ unit_tests = \
 	tests/unit/kcopyd/test_cancel \
 	tests/unit/kcopyd/test_client \
 	tests/unit/kcopyd/test_copy \
+	tests/unit/kcopyd/test_data \
 	tests/unit/kcopyd/test_devices \
 	tests/unit/kcopyd/test_errors \
 	tests/unit/kcopyd/test_overlap \

@@ -92,6 +92,20 @@ typedef void (*kcopyd_notify_fn)(int read_err, unsigned int write_err, void *con
  *  submitted anew or freed here. */
 typedef void (*kcopyd_done_fn)(struct kcopyd_job *job);
 
+/**
+ * What a job has read, before it is written; the data may be changed. Called once for each slice,
+ * in whatever order they are read, also for one that is not written after all because the job is
+ * cancelled.
+ *
+ * @param[in] job            The job.
+ * @param[in] offset_sectors Where in the job's range the data stand.
+ * @param[in] data           The data.
+ * @param[in] count_sectors  How many.
+ * @threads   callback; must not submit, cancel or free the job
+ */
+typedef void (*kcopyd_data_fn)(struct kcopyd_job *job, uint64_t offset_sectors, void *data,
+			       uint64_t count_sectors);
+
 /** The library's part of a job: not to be read or written, and not part of the interface. */
 struct kcopyd_job_internal {
 	struct kcopyd_client *client; /**< NULL: not under way. */
@@ -124,6 +138,9 @@ struct kcopyd_job {
 	unsigned int num_dests;                     /**< 1 to KCOPYD_DESTS_MAX. */
 	unsigned int flags;                         /**< KCOPYD_*. */
 	kcopyd_done_fn done;                        /**< Required. */
+	kcopyd_data_fn data;                        /**< Sees all data; or NULL. Not with flags by
+						         which some isn't read, or is compared:
+						         KCOPYD_SPARSE, _SHARE and _VERIFY. */
 	void *context;                              /**< The caller's. */
 
 	int status;              /**< Out: 0, the job has succeeded. -EIO: see the next three.

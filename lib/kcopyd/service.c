@@ -23,6 +23,11 @@ static int check_flags(const struct kcopyd_job *job)
 		return dmcore__error(-EINVAL, "kcopyd: unknown flag in %#x", job->flags);
 	if ((job->flags & (KCOPYD_DESTS_ZEROED | KCOPYD_SPARSE)) == KCOPYD_DESTS_ZEROED)
 		return dmcore__error(-EINVAL, "kcopyd: KCOPYD_DESTS_ZEROED needs KCOPYD_SPARSE");
+	if (job->data && (job->flags & (KCOPYD_SPARSE | KCOPYD_SHARE | KCOPYD_VERIFY)))
+		return dmcore__error(-EINVAL, "kcopyd: a job with a data function can't be sparse, "
+					      "share blocks, or be verified");
+	if (job->data && !job->from.bdev)
+		return dmcore__error(-EINVAL, "kcopyd: a data function without a source");
 	return 0;
 }
 

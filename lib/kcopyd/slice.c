@@ -299,6 +299,14 @@ static void compare_done(unsigned long error, void *context)
 
 /* ---- reading ---- */
 
+static void show_data(struct kcopyd__slice *slice)
+{
+	struct kcopyd_job *job = slice->job;
+
+	if (job->data && !kcopyd__job_stops(job))
+		job->data(job, place_of(slice, 0), slice->buffer, slice->count);
+}
+
 static void read_done(unsigned long error, void *context)
 {
 	struct kcopyd__slice *slice = context;
@@ -310,6 +318,7 @@ static void read_done(unsigned long error, void *context)
 		kcopyd__job_fail(slice->job);
 	}
 	if (slice->kind == KCOPYD__SLICE_COPY) {
+		show_data(slice);
 		set_state(slice, KCOPYD__SLICE_READ);
 		write_in_turn(slice);
 	} else {

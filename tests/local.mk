@@ -154,6 +154,7 @@ unit_tests = \
 	tests/unit/targets/test_log_writes_memory \
 	tests/unit/targets/test_log_writes_random \
 	tests/unit/targets/test_snapshot \
+	tests/unit/targets/test_snapshot_first \
 	tests/unit/targets/test_snapshot_handover \
 	tests/unit/targets/test_snapshot_merge \
 	tests/unit/targets/test_snapshot_metadata \

@@ -245,7 +245,7 @@ static void status_info(const struct snapshot_target *own, struct dmcore_text *t
 	} else {
 		allocated = atomic_load(&store->next_free) << store->chunk_shift;
 		if (store->persistent)
-			metadata = (atomic_load(&store->current_area) + 2) << store->chunk_shift;
+			metadata = (atomic_load(&store->num_areas) + 1) << store->chunk_shift;
 		dmcore_text_printf(text, "%" PRIu64 "/%" PRIu64 " %" PRIu64, allocated,
 				   dmcore_bdev_size_sectors(own->cow_bdev), metadata);
 	}

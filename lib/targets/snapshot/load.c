@@ -254,7 +254,7 @@ static int enter_area(struct loader *loader, uint64_t area, uint64_t area_bytes,
 				   area_bytes + page * page_bytes);
 	if (ret)
 		return ret;
-	atomic_store(&store->current_area, area);
+	dmcore__store_set_area(store, area);
 	store->placed = entries;
 	store->durable = entries;
 	return 0;

@@ -237,7 +237,7 @@ static void committed(struct dmcore_bio *bio)
 	}
 	store->placed = merge->left;
 	store->durable = merge->left;
-	atomic_store(&store->current_area, merge->area);
+	dmcore__store_set_area(store, merge->area);
 	/* As the kernel says it: what it is if no chunks were left out. */
 	atomic_store(&store->next_free,
 		     dmcore_cow_area_chunk(store->chunk_sectors, merge->area) + merge->left + 1);

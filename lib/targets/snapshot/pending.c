@@ -120,6 +120,22 @@ static void copied(struct kcopyd_job *job)
 	dmcore__pending_ended(job->context, job->status != 0);
 }
 
+/* Puts what the write that began the chunk has of a slice in its place. */
+static void overlay(struct kcopyd_job *job, uint64_t offset, void *data, uint64_t count)
+{
+	const struct pending *pending = job->context;
+	const struct snapshot_request *request = pending->whole;
+	uint64_t begin = request->sector - (pending->old_chunk << pending->snapshot->chunk_shift);
+	uint64_t end = dmcore__min_u64(begin + request->count, offset + count);
+	uint64_t from = dmcore__max_u64(begin, offset);
+
+	if (from >= end)
+		return;
+	dmcore__request_data(request, from - begin,
+			     (char *)data + dmcore__sectors_to_bytes(from - offset),
+			     end - from);
+}
+
 void dmcore__pending_copy(struct pending *pending)
 {
 	struct snapshot *snapshot = pending->snapshot;
@@ -137,6 +153,7 @@ void dmcore__pending_copy(struct pending *pending)
 	job->dests[0].sector = pending->new_chunk << snapshot->chunk_shift;
 	job->num_dests = 1;
 	job->flags = 0;
+	job->data = pending->whole ? overlay : NULL;
 	job->done = copied;
 	job->context = pending;
 	if (kcopyd_submit(snapshot->kc, job))
@@ -164,11 +181,11 @@ static void release(struct snapshot *snapshot, struct pending *pending)
 	bool valid = dmcore__snapshot_is_valid(snapshot);
 	struct snapshot_request *whole = pending->whole;
 	struct snapshot_waiter *waiter;
-	/* So that status tells of the new area when the request that ended one has ended. */
-	bool ends_area = valid && dmcore__store_ends_area(store);
+	/* The commit fails: so does the request. */
+	bool is_last = valid && dmcore__store_is_over(snapshot);
 
 	while ((waiter = dmcore__waiters_take(&pending->of_snapshot))) {
-		if (ends_area)
+		if (is_last)
 			dmcore__store_wait(snapshot, waiter);
 		else
 			waiter->wake(waiter);
@@ -183,7 +200,7 @@ static void release(struct snapshot *snapshot, struct pending *pending)
 	pending->next = snapshot->free_pending;
 	snapshot->free_pending = pending;
 	snapshot->num_pending--;
-	if (whole && ends_area)
+	if (whole && is_last)
 		dmcore__store_wait(snapshot, &whole->waiter);
 	else if (whole)
 		dmcore__request_whole_placed(whole);

@@ -5,7 +5,9 @@
  * which sends them on from their own queues. Called through the type in targets/snapshot.c.
  */
 #include <errno.h>
+#include <string.h>
 
+#include "base/checked.h"
 #include "base/compiler.h"
 #include "targets/snapshot/snapshot.h"
 
@@ -76,7 +78,7 @@ void dmcore__request_flush(struct dmcore_work *work)
 	dmcore__store_wait(request->snapshot, &request->waiter);
 }
 
-/* ---- writes that fill a chunk ---- */
+/* ---- writes that begin a chunk, and end with it ---- */
 
 static void wake_whole(struct snapshot_waiter *waiter)
 {
@@ -102,17 +104,56 @@ static void whole_ended(struct snapshot_request *request, int status)
 	dmcore__pending_ended(request->pending, status != 0);
 }
 
-/* False: the chunk is to be copied first, as for any write. */
-static bool write_whole(struct snapshot_request *request, struct pending *pending)
+void dmcore__request_data(const struct snapshot_request *request, uint64_t sector, void *buffer,
+			  uint64_t count)
+{
+	const struct dmio_bvec *vec = request->vecs;
+	size_t skip = request->vec_offset_bytes + (size_t)dmcore__sectors_to_bytes(sector);
+	size_t left = (size_t)dmcore__sectors_to_bytes(count);
+	char *to = buffer;
+
+	for (; left > 0; vec++) {
+		size_t bytes;
+
+		if (skip >= vec->len_bytes) {
+			skip -= vec->len_bytes;
+			continue;
+		}
+		bytes = vec->len_bytes - skip < left ? vec->len_bytes - skip : left;
+		memcpy(to, (const char *)vec->base + skip, bytes);
+		to += bytes;
+		left -= bytes;
+		skip = 0;
+	}
+}
+
+/* Whether its data can go into the copy of the chunk. What is to be durable at its end has a write
+ * of its own, and so has what lies behind the origin's end. */
+static bool fits_copy(const struct snapshot_request *request)
+{
+	const struct snapshot *snapshot = request->snapshot;
+
+	return !(request->flags & DMCORE_BIO_FUA) &&
+	       request->sector + request->count <= dmcore_bdev_size_sectors(snapshot->origin_bdev);
+}
+
+/* Fills the chunk with the request's data, and around that with the origin's. */
+static void write_first(struct snapshot_request *request, struct pending *pending)
 {
 	struct snapshot *snapshot = request->snapshot;
+	bool is_whole = request->count == snapshot->chunk_sectors && snapshot->free_carrier;
 
-	if (request->count != snapshot->chunk_sectors || !snapshot->free_carrier)
-		return false;
+	if (!is_whole && !fits_copy(request)) {
+		dmcore__waiters_add(&pending->of_snapshot, &request->waiter);
+		dmcore__pending_copy(pending);
+		return;
+	}
 	request->pending = pending;
 	request->waiter.wake = wake_whole;
 	pending->whole = request;
-	return dmcore__carry(request, pending->new_chunk << snapshot->chunk_shift, whole_ended);
+	if (!is_whole || !dmcore__carry(request, pending->new_chunk << snapshot->chunk_shift,
+					whole_ended))
+		dmcore__pending_copy(pending);
 }
 
 /* ---- other writes ---- */
@@ -165,10 +206,7 @@ static void write_unmapped(struct snapshot_request *request, uint64_t chunk)
 		overflow(request);
 		return;
 	case PENDING_NEW:
-		if (write_whole(request, pending))
-			return;
-		dmcore__waiters_add(&pending->of_snapshot, &request->waiter);
-		dmcore__pending_copy(pending);
+		write_first(request, pending);
 		return;
 	case PENDING_THERE:
 		dmcore__waiters_add(&pending->of_snapshot, &request->waiter);

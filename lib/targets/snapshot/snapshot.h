@@ -155,6 +155,7 @@ struct store {
 	uint32_t block_bytes;            /* of the COW device */
 	_Atomic uint64_t next_free;      /* chunk to be given out next */
 	_Atomic uint64_t current_area;
+	_Atomic uint64_t num_areas;      /* that status counts: with the one behind a full one */
 	/* Entries of the current area: what is placed is in `page`, what is durable on the disk. */
 	uint32_t placed;
 	uint32_t durable;
@@ -193,7 +194,7 @@ struct pending {
 	uint64_t new_chunk;
 	enum pending_state state;
 	bool failed;
-	struct snapshot_request *whole;     /* the write that covers it */
+	struct snapshot_request *whole;     /* the write that began it, if it ends with it */
 	struct snapshot_waiters of_snapshot;
 	struct snapshot_waiters of_origin;
 };
@@ -383,8 +384,10 @@ bool dmcore__store_has_room(const struct store *store);
 void dmcore__store_place(struct snapshot *snapshot, uint64_t old_chunk, uint64_t new_chunk);
 /* Whether the exception of a chunk is durable. */
 bool dmcore__store_is_durable(const struct store *store, uint64_t old_chunk);
-/* Whether the last exception placed ends an area: its commit can't be put off. */
-bool dmcore__store_ends_area(const struct store *store);
+/* Whether the area is full, and there is no room for the next one: it can't be committed. */
+bool dmcore__store_is_over(const struct snapshot *snapshot);
+/* The area that exceptions are placed in. */
+void dmcore__store_set_area(struct store *store, uint64_t area);
 /* Wakes the waiter when all that is placed by now is durable, or the snapshot invalid. */
 void dmcore__store_wait(struct snapshot *snapshot, struct snapshot_waiter *waiter);
 /* Whoever waits wants what is placed to be durable. */
@@ -433,6 +436,9 @@ void dmcore__request_write(struct dmcore_work *work);
 void dmcore__request_flush(struct dmcore_work *work);
 /* Of a write that has filled its chunk: its exception is placed, or has failed. */
 void dmcore__request_whole_placed(struct snapshot_request *request);
+/* Copies from a write's data what is for `count` sectors, from `sector` of its own on. */
+void dmcore__request_data(const struct snapshot_request *request, uint64_t sector, void *buffer,
+			  uint64_t count);
 
 /* ---- carriers.c ---- */
 

@@ -89,9 +89,20 @@ bool dmcore__store_has_room(const struct store *store)
 	return store->placed % store->page_entries != 0;
 }
 
-bool dmcore__store_ends_area(const struct store *store)
+bool dmcore__store_is_over(const struct snapshot *snapshot)
 {
-	return store->persistent && store->placed == store->area_entries;
+	const struct store *store = &snapshot->store;
+	uint64_t next = dmcore_cow_area_chunk(store->chunk_sectors,
+					      atomic_load(&store->current_area) + 1);
+
+	return store->persistent && store->placed == store->area_entries &&
+	       dmcore_bdev_size_sectors(snapshot->cow_bdev) >> store->chunk_shift <= next;
+}
+
+void dmcore__store_set_area(struct store *store, uint64_t area)
+{
+	atomic_store(&store->current_area, area);
+	atomic_store(&store->num_areas, area + 1);
 }
 
 bool dmcore__store_is_durable(const struct store *store, uint64_t old_chunk)
@@ -123,6 +134,8 @@ void dmcore__store_place(struct snapshot *snapshot, uint64_t old_chunk, uint64_t
 	dmcore_cow_entry_encode(&entry, store->page + in_page * DMCORE_COW_ENTRY_BYTES);
 	store->placed++;
 	store->placed_total++;
+	if (store->placed == store->area_entries)
+		atomic_fetch_add(&store->num_areas, 1);
 	/* Before anybody can find the exception. */
 	atomic_store(&snapshot->dirty, true);
 	if (store->placed % store->page_entries == 0)

@@ -191,7 +191,7 @@ static int open_side(struct side *side, struct source *source, struct bench_row 
 		     unsigned int *num_rows)
 {
 	int ret = rig_open(&side->rig, source->bench,
-			   side->uring ? DMCORE_BACKEND_IO_URING : DMCORE_BACKEND_PREAD,
+			   side->uring ? DMCORE_BACKEND_IO_URING : DMCORE_BACKEND_PREAD, 0,
 			   BENCH_BLOCK_SECTORS);
 
 	if (ret == -EOPNOTSUPP) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Measures rows side by side. Machines are noisy, and noise comes in stretches, so every run times
- * all rows once, one after another and in alternating order: a row and its floor see the same
+ * all rows once, one after another and in random order: a row and its floor see the same
  * weather. Runs are short and many, for some to fit between interruptions: the best of them is what
  * the code costs, the median what one gets.
  */
@@ -15,6 +15,9 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+/* Of one measurement. */
+#define ROWS_MAX 256u
 
 uint64_t bench_now_ns(void)
 {
@@ -164,12 +167,30 @@ static uint64_t seed_of(const struct bench *bench, unsigned int turn, unsigned i
 	return bench->options.seed + (turn - 1 + i * stride) % runs;
 }
 
+/* In another order each turn: what a row leaves behind is not always found by the same one. */
+static void shuffle(unsigned int *order, unsigned int num_rows, uint64_t seed)
+{
+	struct bench_random random = bench_random_start(seed);
+
+	for (unsigned int i = 0; i < num_rows; i++) {
+		unsigned int other = (unsigned int)bench_random_position(&random, i + 1u);
+
+		order[i] = order[other];
+		order[other] = i;
+	}
+}
+
 /* Runs every row once. The first turn warms up: it is checked, but not timed. */
 static int take_turn(struct bench *bench, struct bench_row *rows, unsigned int num_rows,
 		     unsigned int turn)
 {
+	unsigned int order[ROWS_MAX];
+
+	if (num_rows > ROWS_MAX)
+		return bench_fail(bench, -E2BIG, "%u rows", num_rows);
+	shuffle(order, num_rows, bench->options.seed + turn);
 	for (unsigned int k = 0; k < num_rows; k++) {
-		unsigned int i = turn % 2 ? k : num_rows - 1 - k;
+		unsigned int i = order[k];
 		struct bench_row *row = &rows[i];
 		struct bench_run run = { .seed = seed_of(bench, turn, i, num_rows),
 					 .count = row->count };

@@ -13,7 +13,8 @@
 /* Bios of a queue, for a batch of each row of the largest case. */
 #define BIOS 1024u
 
-int rig_open(struct rig *rig, struct bench *bench, enum dmcore_backend backend, uint64_t sectors)
+int rig_open(struct rig *rig, struct bench *bench, enum dmcore_backend backend,
+	     unsigned int flags, uint64_t sectors)
 {
 	struct dmcore_queue_options options = DMCORE_QUEUE_OPTIONS_INIT;
 	int ret;
@@ -27,6 +28,7 @@ int rig_open(struct rig *rig, struct bench *bench, enum dmcore_backend backend, 
 	if (ret)
 		return bench_fail(bench, ret, "dmcore_create");
 	options.backend = backend;
+	options.flags = flags;
 	options.bios = BIOS;
 	ret = dmcore_queue_create(rig->core, &options, &rig->queue);
 	if (ret && ret != -EOPNOTSUPP)
@@ -49,7 +51,7 @@ void rig_close(struct rig *rig)
 int rig_open_null(struct rig *rig, struct bench *bench, uint64_t sectors)
 {
 	char table[64];
-	int ret = rig_open(rig, bench, DMCORE_BACKEND_PREAD, sectors);
+	int ret = rig_open(rig, bench, DMCORE_BACKEND_PREAD, 0, sectors);
 
 	if (ret)
 		return ret;

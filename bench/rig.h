@@ -22,11 +22,12 @@ struct rig {
 };
 
 /*
- * Opens a core, a queue with that backend, and memory for requests of so many sectors. Says why it
- * can't, except for a backend that doesn't work here: -EOPNOTSUPP. Closed by rig_close() in any
- * case.
+ * Opens a core, a queue with that backend and DMCORE_QUEUE_* flags, and memory for requests of so
+ * many sectors. Says why it can't, except for a backend that doesn't work here: -EOPNOTSUPP. Closed
+ * by rig_close() in any case.
  */
-int rig_open(struct rig *rig, struct bench *bench, enum dmcore_backend backend, uint64_t sectors);
+int rig_open(struct rig *rig, struct bench *bench, enum dmcore_backend backend,
+	     unsigned int flags, uint64_t sectors);
 void rig_close(struct rig *rig);
 
 /* For rows without data: no backend has any work, so it is the one that always works. */

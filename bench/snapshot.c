@@ -18,13 +18,22 @@
 /* A run takes a tenth of a second, not a millisecond. */
 #define RUNS 7u
 #define PEERS 2u
-#define ENGINES 2u
+#define ENGINES 3u
 /* No slower than qemu-img. */
 #define PEER_BAR_RATIO 1.0
 
 static const char *const kind_names[SNAP_KINDS] = { "fresh", "rewrite", "mapped", "unmapped" };
 static const char *const peer_aio[PEERS] = { "threads", "io_uring" };
-static const char *const engine_names[ENGINES] = { "io_uring", "pread" };
+/* The first that works is judged: it is the one for files in page caches. */
+static const struct {
+	const char *name;
+	enum dmcore_backend backend;
+	unsigned int flags;
+} engines[ENGINES] = {
+	{ "inline", DMCORE_BACKEND_IO_URING, DMCORE_QUEUE_INLINE_WRITES },
+	{ "io_uring", DMCORE_BACKEND_IO_URING, 0 },
+	{ "pread", DMCORE_BACKEND_PREAD, 0 },
+};
 static const uint32_t chunk_sizes[SNAP_CHUNK_SIZES] = { 8, 128 };
 static const unsigned int depths[2] = { 1, 32 };
 
@@ -115,11 +124,10 @@ static void add_engines(struct suite *suite, const struct snap_row *shape)
 		if (!suite->usable[i])
 			continue;
 		context.rig = &suite->rigs[i];
-		row = add_row(suite, &context, engine_names[i]);
+		row = add_row(suite, &context, engines[i].name);
 		row->fn = snap_run;
 		row->rivals = suite->rows;
 		row->num_rivals = suite->num_peers;
-		/* The backend that one gets. */
 		row->max_ratio = judged && suite->num_peers > 0 ? PEER_BAR_RATIO : 0;
 		judged = false;
 	}
@@ -133,7 +141,7 @@ static int report_commits(struct suite *suite, const struct snap_row *shape)
 
 	if (suite->bench->options.work_row)
 		return 0;
-	row.rig = &suite->rigs[suite->usable[0] ? 0 : 1];
+	row.rig = &suite->rigs[suite->usable[0] ? 0 : ENGINES - 1];
 	ret = snap_count_commits(&row, count_of(suite, shape));
 	if (ret)
 		return bench_fail(suite->bench, ret, "counting commits");
@@ -195,16 +203,18 @@ static void look_for_peers(struct suite *suite)
 
 static int open_suite(struct suite *suite)
 {
-	static const enum dmcore_backend backends[ENGINES] = { DMCORE_BACKEND_IO_URING,
-							       DMCORE_BACKEND_PREAD };
 	int ret = snap_files_open(&suite->files, suite->bench);
 
 	for (unsigned int i = 0; i < ENGINES && ret == 0; i++) {
-		ret = rig_open(&suite->rigs[i], suite->bench, backends[i], BENCH_BLOCK_SECTORS);
+		char name[BENCH_NAME_BYTES];
+
+		ret = rig_open(&suite->rigs[i], suite->bench, engines[i].backend,
+			       engines[i].flags, BENCH_BLOCK_SECTORS);
 		suite->usable[i] = ret == 0;
-		if (ret != -EOPNOTSUPP || i != 0)
+		if (ret != -EOPNOTSUPP || engines[i].backend != DMCORE_BACKEND_IO_URING)
 			continue;
-		bench_report_skip(suite->bench, "snapshot/io_uring", dmcore_error_message());
+		snprintf(name, sizeof(name), "snapshot/%s", engines[i].name);
+		bench_report_skip(suite->bench, name, dmcore_error_message());
 		ret = 0;
 	}
 	if (ret == 0)

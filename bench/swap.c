@@ -446,7 +446,7 @@ static int run_swap(struct bench *bench)
 
 	if (bench->options.work_row)
 		return 0;
-	ret = rig_open(&rig, bench, DMCORE_BACKEND_PREAD, BENCH_BLOCK_SECTORS);
+	ret = rig_open(&rig, bench, DMCORE_BACKEND_PREAD, 0, BENCH_BLOCK_SECTORS);
 	crew.rig = &rig;
 	if (ret == 0)
 		ret = make_device(&crew, leaves);

@@ -352,10 +352,12 @@ tests_unit_backend_test_io_uring_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag
 # make check CHECK_MODES=pread TESTS_FILTER=map/test_table:table_parse/* V=1
 FORBIDDEN_MODES = enosys eperm memlock0
 CHECK_MODES = io_uring pread $(FORBIDDEN_MODES)
-# Worlds that touch no backend: once is enough.
+# Worlds that touch no backend: once is enough. They have one thread, in which no threads race.
 simulated_programs = $(filter tests/sim/% tests/crash/%,$(unit_programs))
 programs_to_run = --programs $(filter-out $(simulated_programs),$(unit_programs)) \
-	--simulated $(simulated_programs)
+	--simulated $(if $(findstring thread,$(SANITIZER_FLAGS)),,$(simulated_programs))
+# Sanitizers take several times as long.
+limits_to_run = $(if $(SANITIZER_FLAGS),--test-timeout 180 --timeout 600)
 scripts_to_run = $(addprefix $(srcdir)/,$(api_checks) $(example_checks))
 
 run_suite = \
@@ -363,7 +365,8 @@ run_suite = \
 	PYTHON='$(PYTHON)' PKG_CONFIG='$(PKG_CONFIG)' SANITIZER_FLAGS='$(SANITIZER_FLAGS)' \
 	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
 	$(PYTHON) $(srcdir)/tests/run-suite --filter '$(TESTS_FILTER)' --logs tests \
-		$(if $(filter 1,$(V)),--verbose) --forbid tests/support/forbid$(EXEEXT)
+		$(limits_to_run) $(if $(filter 1,$(V)),--verbose) \
+		--forbid tests/support/forbid$(EXEEXT)
 if !HAVE_LIBURING
 run_suite += --without-liburing
 endif

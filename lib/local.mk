@@ -132,6 +132,7 @@ map_sources = \
 	lib/map/stats_region.c \
 	lib/map/status.c \
 	lib/map/submit.c \
+	lib/map/copies.c \
 	lib/map/suspend.c \
 	lib/map/table.c
 

@@ -99,6 +99,7 @@ unit_tests = \
 	tests/unit/map/test_features \
 	tests/unit/map/test_fenced \
 	tests/unit/map/test_flush \
+	tests/unit/map/test_copies \
 	tests/unit/map/test_forward \
 	tests/unit/map/test_hooks \
 	tests/unit/map/test_limits \

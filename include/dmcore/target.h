@@ -56,10 +56,14 @@ struct dmcore_target {
  *  device of the table instead of calling map. */
 #define DMCORE_TARGET_FLUSH_DEVICES (1u << 1)
 
+/** DISCARD and WRITE_ZEROES are split like READ and WRITE. */
+#define DMCORE_TARGET_SPLITS_ALL (1u << 2)
+
 /** What map has done with a bio. */
 enum dmcore_map_result {
 	DMCORE_MAP_SUBMITTED, /**< Kept it: it ends by dmcore_bio_complete(), now or later, or is
-				   sent on by dmcore_bio_forward(), later. */
+				   sent on by dmcore_bio_forward(), later, or by
+				   dmcore_bio_send_copies(), now or later. */
 	DMCORE_MAP_REMAPPED,  /**< Set bdev, sector and maybe count: the core sends it on. */
 	DMCORE_MAP_KILL,      /**< Nothing: the core ends it with -EIO. */
 	DMCORE_MAP_REQUEUE,   /**< Nothing: it waits for the next table, see
@@ -71,7 +75,8 @@ enum dmcore_end_result {
 	DMCORE_END_DONE,       /**< Go on, with the status as it now is. */
 	DMCORE_END_INCOMPLETE, /**< The target has taken the bio again. It ends when the target
 				    calls dmcore_bio_complete() once more, then without a
-				    call of end_io. */
+				    call of end_io; or is sent on as after map, and end_io sees
+				    it again. */
 	DMCORE_END_REQUEUE,    /**< It waits for the next table, see
 				    DMCORE_TARGET_TYPE_REQUEUES. */
 	DMCORE_END_AGAIN,      /**< It has set bdev, sector, count and the vector anew, which were
@@ -224,6 +229,19 @@ struct dmcore_target_type {
 	 * it all is data. May be called on several threads at once, and must not block.
 	 */
 	void (*extent)(struct dmcore_target *target, uint64_t sector, struct dmcore_place *place);
+
+	/**
+	 * Sends one copy of a bio on: sets copy->bdev and copy->sector. Called by
+	 * dmcore_bio_send_copies() for each of them, numbered by copy->bio_nr, with the range,
+	 * vector and flags that the bio had; under the same rules as map. Required of a target that
+	 * calls that, which must have per_bio_bytes.
+	 */
+	void (*map_copy)(struct dmcore_target *target, void *per_bio, struct dmcore_bio *copy);
+	/**
+	 * Optional: a copy has ended. Called on the bio's queue, for its copies one after another;
+	 * when the last has ended the bio does, with the first error among them.
+	 */
+	void (*end_copy)(struct dmcore_target *target, void *per_bio, uint32_t bio_nr, int status);
 };
 
 /**
@@ -261,6 +279,21 @@ DMCORE_API const struct dmcore_target_type *dmcore_target_type_at(struct dmcore 
  * @threads any
  */
 DMCORE_API uint64_t dmcore_target_len(const struct dmcore_target *target);
+
+/**
+ * Sends a bio to several devices at once, as if map had said so: for each bit of the set map_copy
+ * is asked where that copy goes. The bio itself ends when all of them have, and end_io sees it
+ * then, with the status of the first one that failed. Until then it is the core's, its per-bio data
+ * the target's.
+ *
+ * @param[in] bio  A bio that map is called for, which says DMCORE_MAP_SUBMITTED then; or one that
+ *                 it has kept. Its range, vector and flags are what the copies carry.
+ * @param[in] set  Bit n: copy n. Not 0.
+ * @threads queue  that of the bio
+ * @conform dm_io() with several regions, whose notify function is given the set of those that
+ *          failed.
+ */
+DMCORE_API void dmcore_bio_send_copies(struct dmcore_bio *bio, uint32_t set);
 
 /**
  * Whether the target's device is being suspended with DMCORE_SUSPEND_NOFLUSH.

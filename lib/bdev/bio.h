@@ -2,7 +2,7 @@
 /*
  * The life of a bio inside the library: states, completion frames and the fan-out of one bio into
  * pieces. bio.c runs the submit and completion loops, fan.c the pieces, leaf.c the last step,
- * copy.c what the kernel copies; map/submit.c pushes frames.
+ * copy.c what the kernel copies; map/submit.c and map/copies.c push frames.
  *
  * A frame is what a layer leaves on the bio on the way down, to be dealt with on the way up: its
  * data first, then a header, so that the header of the youngest frame is just below the top.
@@ -142,7 +142,7 @@ struct dmcore__fan {
 	const struct dmio_bvec *vecs;
 	uint32_t num_vecs;
 	uint32_t vec_offset_bytes;
-	uint32_t index;           /* next's: number of the next piece */
+	uint32_t index;           /* next's: which is the next piece */
 	uint32_t outstanding;     /* pieces under way */
 	int32_t status;           /* first error */
 	uint16_t flags;           /* of the whole, as is op */
@@ -156,9 +156,11 @@ _Static_assert(sizeof(struct dmcore__fan) % 16 == 0, "frames are multiples of 16
 #define DMCORE__FAN_FRAME_BYTES                                                                    \
 	((uint32_t)(sizeof(struct dmcore__fan) + sizeof(struct dmcore__frame)))
 
-/* Starts carrying out `bio` in pieces. It is in other hands afterwards. */
+/* Starts carrying out `bio` in pieces, of which `index` is the first. It is in other hands
+ * afterwards. */
 void dmcore__fan_start(struct dmcore_bio *bio, dmcore__fan_next_fn next,
-		       dmcore__fan_dispatch_fn dispatch, const void *context);
+		       dmcore__fan_dispatch_fn dispatch, const void *context,
+		       uint32_t index);
 
 /* Takes `sectors` off the rest of a fan. */
 void dmcore__fan_advance(struct dmcore__fan *fan, uint64_t sectors);

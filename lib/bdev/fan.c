@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Carrying out one bio in pieces: splits at target borders, copies of a discard, the steps of a
- * flush, zeroes written in place of WRITE_ZEROES. Used by leaf.c and map/submit.c.
+ * flush, zeroes written in place of WRITE_ZEROES. Used by leaf.c, map/submit.c and map/copies.c.
  */
 #include <dmcore/target.h>
 
@@ -131,7 +131,8 @@ static enum dmcore__unwind fan_end(struct dmcore_bio *bio, struct dmcore__frame 
 }
 
 void dmcore__fan_start(struct dmcore_bio *bio, dmcore__fan_next_fn next,
-		       dmcore__fan_dispatch_fn dispatch, const void *context)
+		       dmcore__fan_dispatch_fn dispatch, const void *context,
+		       uint32_t index)
 {
 	struct dmcore__frame *frame = dmcore__frame_push(bio, fan_end, DMCORE__NO_SLOT,
 							 (uint32_t)sizeof(struct dmcore__fan));
@@ -141,7 +142,7 @@ void dmcore__fan_start(struct dmcore_bio *bio, dmcore__fan_next_fn next,
 	fan->dispatch = dispatch;
 	fan->context = context;
 	save_rest(fan, bio);
-	fan->index = 0;
+	fan->index = index;
 	fan->outstanding = 0;
 	fan->status = 0;
 	fan->own = false;

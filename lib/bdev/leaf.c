@@ -186,13 +186,13 @@ static void submit_special(struct dmcore_bdev *bdev, struct dmcore_bio *bio)
 		break;
 	default:
 		if (!(bdev->caps & DMCORE_CAP_WRITE_ZEROES)) {
-			dmcore__fan_start(bio, next_zero_write, NULL, NULL);
+			dmcore__fan_start(bio, next_zero_write, NULL, NULL, 0);
 			return;
 		}
 		break;
 	}
 	if (bio->op != DMCORE_OP_FLUSH && max && bio->count > max)
-		dmcore__fan_start(bio, next_limited, NULL, bdev);
+		dmcore__fan_start(bio, next_limited, NULL, bdev, 0);
 	else
 		bdev->driver->submit(bdev, bio);
 }
@@ -219,7 +219,7 @@ static DMCORE__NOINLINE void submit_other(struct dmcore_bdev *bdev, struct dmcor
 	else if (dmcore__limits_whole(&bdev->limits, bio->sector, bio->count) == bio->count)
 		bdev->driver->submit(bdev, bio);
 	else
-		dmcore__fan_start(bio, next_piece, NULL, bdev);
+		dmcore__fan_start(bio, next_piece, NULL, bdev, 0);
 }
 
 void dmcore__leaf_submit(struct dmcore_bdev *bdev, struct dmcore_bio *bio)

@@ -2,9 +2,9 @@
 /*
  * Tables, mapped devices and the registry of target types, as the files of map/ share them.
  * registry.c: types; table.c, resources.c, shared.c, parse.c: building; limits.c, flush.c:
- * completing; submit.c: the way of a bio; extent.c: where it goes; device.c, concise.c, info.c:
- * devices; suspend.c: their states; depth.c: how they stand on each other; status.c, message.c:
- * texts; event.c, stats*.c: what is counted.
+ * completing; submit.c: the way of a bio, copies.c: to several devices; extent.c: where it goes;
+ * device.c, concise.c, info.c: devices; suspend.c: their states; depth.c: how they stand on each
+ * other; status.c, message.c: texts; event.c, stats*.c: what is counted.
  */
 #ifndef DMCORE_LIB_MAP_MAP_H
 #define DMCORE_LIB_MAP_MAP_H
@@ -20,6 +20,7 @@
 #include "base/core.h"
 #include "base/list.h"
 #include "bdev/bdev.h"
+#include "bdev/bio.h"
 
 /* Targets stand in blocks, for a constructor may keep the address of its own. */
 #define DMCORE__TARGET_BLOCK_SHIFT 6
@@ -27,6 +28,21 @@
 
 /* In dmcore_target::flags, the core's: the type has an end_io or per-bio data. */
 #define DMCORE__TARGET_FRAMES (1u << 31)
+
+/* What stands above a target's per-bio data, right below the header of its frame. */
+struct dmcore__target_frame {
+	struct dmcore_target *target;
+	struct dmcore_bdev *bdev; /* where map sent the bio, for end_io */
+};
+
+static inline struct dmcore__target_frame *dmcore__target_frame(struct dmcore__frame *frame)
+{
+	return (struct dmcore__target_frame *)(void *)((char *)frame -
+						       sizeof(struct dmcore__target_frame));
+}
+
+/* Of a bio that is sent on: its target's end_io sees its end, if need be once more. */
+void dmcore__target_frame_arm(struct dmcore__frame *frame);
 
 /* One step of a table's flush: a device of its own, or a copy for a target's map. */
 struct dmcore__flush_step {
@@ -278,6 +294,8 @@ enum dmcore__route dmcore__map_route_counted_fenced(struct dmcore_bdev *bdev,
 						    struct dmcore_bio *bio);
 /* Bytes of frames that one layer takes. */
 uint32_t dmcore__map_frame_bytes(const struct dmcore_table *table);
+/* More for a table of which a target sends copies. */
+uint32_t dmcore__copies_frame_bytes(void);
 
 /*
  * Which of `n` ranges holds `value`, where range i reaches up to ends[i], exclusive. The last one

@@ -34,6 +34,9 @@ struct registered_type {
 
 /* Where the first version ended: what comes behind is optional. */
 #define TYPE_BYTES_MIN offsetof(struct dmcore_target_type, presuspend)
+/* Whether its author knew a field. */
+#define KNOWS(type, field)                                                                         \
+	((type)->struct_size >= offsetof(struct dmcore_target_type, field) + sizeof((type)->field))
 #define FEATURES_ALL                                                                               \
 	(DMCORE_TARGET_TYPE_REQUEUES | DMCORE_TARGET_TYPE_SINGLETON |                              \
 	 DMCORE_TARGET_TYPE_ALWAYS_WRITEABLE | DMCORE_TARGET_TYPE_IMMUTABLE |                      \
@@ -72,6 +75,9 @@ static int check_type(const struct dmcore_target_type *type)
 		return dmcore__error(-EINVAL, "target type %s: ctr or map is missing", type->name);
 	if (type->features & ~FEATURES_ALL)
 		return dmcore__error(-EINVAL, "target type %s: unknown feature", type->name);
+	if (KNOWS(type, map_copy) && type->map_copy && !type->per_bio_bytes)
+		return dmcore__error(-EINVAL, "target type %s: map_copy without per_bio_bytes",
+				     type->name);
 	if (type->per_bio_bytes > PER_BIO_BYTES_MAX)
 		return dmcore__error(-EINVAL, "target type %s: per_bio_bytes is above %d",
 				     type->name, PER_BIO_BYTES_MAX);

@@ -12,12 +12,6 @@
 #include "map/stats.h"
 #include "queue/inbox.h"
 
-/* Behind a target's per-bio data, before the frame's header. */
-struct target_frame {
-	struct dmcore_target *target;
-	struct dmcore_bdev *bdev; /* where map sent the bio, for end_io */
-};
-
 static inline uint32_t per_bio_bytes(const struct dmcore_target_type *type)
 {
 	return (type->per_bio_bytes + 15) & ~15u;
@@ -32,12 +26,19 @@ uint32_t dmcore__map_frame_bytes(const struct dmcore_table *table)
 {
 	uint32_t bytes = sizeof(struct dmcore__frame);
 	bool frames = false;
+	bool copies = false;
 
-	for (uint32_t i = 0; i < table->num_targets && !frames; i++)
-		frames = wants_frame(dmcore__target_at(table, i)->type);
+	for (uint32_t i = 0; i < table->num_targets && !copies; i++) {
+		const struct dmcore_target_type *type = dmcore__target_at(table, i)->type;
+
+		frames = frames || wants_frame(type);
+		copies = type->map_copy;
+	}
 	if (frames)
-		bytes += (uint32_t)sizeof(struct target_frame) +
+		bytes += (uint32_t)sizeof(struct dmcore__target_frame) +
 			 ((table->per_bio_bytes_max + 15) & ~15u);
+	if (copies)
+		bytes += dmcore__copies_frame_bytes();
 	if (!table->simple)
 		bytes += DMCORE__FAN_FRAME_BYTES + (uint32_t)sizeof(struct dmcore__frame);
 	if (table->requeues)
@@ -60,11 +61,17 @@ static inline bool wants_end(const struct dmcore_target_type *type, int status)
 
 static enum dmcore__unwind target_end(struct dmcore_bio *bio, struct dmcore__frame *frame);
 
+void dmcore__target_frame_arm(struct dmcore__frame *frame)
+{
+	DMCORE__ASSERT(!frame->end || frame->end == target_end);
+	frame->end = target_end;
+}
+
 /* A bio that has ended, to the device that its target has named anew. */
 static DMCORE__NOINLINE enum dmcore__unwind send_again(struct dmcore_bio *bio,
 						       struct dmcore__frame *frame)
 {
-	struct target_frame *entry = (struct target_frame *)(void *)frame - 1;
+	struct dmcore__target_frame *entry = dmcore__target_frame(frame);
 
 	frame->end = target_end;
 	entry->bdev = bio->bdev;
@@ -74,8 +81,7 @@ static DMCORE__NOINLINE enum dmcore__unwind send_again(struct dmcore_bio *bio,
 
 static enum dmcore__unwind target_end(struct dmcore_bio *bio, struct dmcore__frame *frame)
 {
-	struct target_frame *entry =
-		(struct target_frame *)(void *)((char *)frame - sizeof(struct target_frame));
+	struct dmcore__target_frame *entry = dmcore__target_frame(frame);
 	struct dmcore_target *target = entry->target;
 	enum dmcore_end_result result;
 	int status = bio->status;
@@ -109,9 +115,9 @@ void *dmcore_bio_target_data(struct dmcore_bio *bio)
 void dmcore_bio_forward(struct dmcore_bio *bio)
 {
 	struct dmcore__frame *frame = dmcore__frame_top(bio);
-	struct target_frame *entry = (struct target_frame *)(void *)frame - 1;
+	struct dmcore__target_frame *entry = dmcore__target_frame(frame);
 
-	DMCORE__ASSERT(frame->end == target_end);
+	dmcore__target_frame_arm(frame);
 	entry->bdev = bio->bdev;
 	dmcore__bio_send(bio);
 }
@@ -140,9 +146,10 @@ static DMCORE__NOINLINE enum dmcore__route map_with_frame(struct dmcore_bio *bio
 							  struct dmcore_target *target,
 							  uint32_t slot)
 {
-	uint32_t data_bytes = per_bio_bytes(target->type) + (uint32_t)sizeof(struct target_frame);
+	uint32_t data_bytes =
+		per_bio_bytes(target->type) + (uint32_t)sizeof(struct dmcore__target_frame);
 	struct dmcore__frame *frame = dmcore__frame_push(bio, target_end, slot, data_bytes);
-	struct target_frame *entry = (struct target_frame *)(void *)frame - 1;
+	struct dmcore__target_frame *entry = dmcore__target_frame(frame);
 	enum dmcore_map_result result;
 
 	entry->target = target;
@@ -221,6 +228,14 @@ static unsigned int num_bios(const struct dmcore_target *target, enum dmcore_op 
 	return target->type->num_bios ? target->type->num_bios(target, op) : 0;
 }
 
+/* The same for one DISCARD or WRITE_ZEROES. */
+static inline uint64_t max_copy_len(const struct dmcore_target *target, uint64_t end,
+				    uint64_t sector)
+{
+	return target->flags & DMCORE_TARGET_SPLITS_ALL ? max_len(target, end, sector) :
+							  end - sector;
+}
+
 /* DISCARD and WRITE_ZEROES: each target's range, in as many copies as it wants. */
 static int next_copy(struct dmcore__fan *fan, struct dmcore_bio *piece, void **token)
 {
@@ -229,7 +244,8 @@ static int next_copy(struct dmcore__fan *fan, struct dmcore_bio *piece, void **t
 	struct dmcore_target *target = dmcore__target_at(table, i);
 	unsigned int copies = num_bios(target, fan->op);
 
-	piece->count = dmcore__min_u64(fan->count, table->ends[i] - fan->sector);
+	piece->count =
+		dmcore__min_u64(fan->count, max_copy_len(target, table->ends[i], fan->sector));
 	piece->bio_nr = fan->index++;
 	if (fan->index >= copies) {
 		fan->index = 0;
@@ -353,7 +369,7 @@ static enum dmcore__route route_flush(struct dmcore_table *table, struct dmcore_
 		bio->bdev = step->bdev;
 		return DMCORE__ROUTE_NEXT;
 	}
-	dmcore__fan_start(bio, next_flush, dispatch, table);
+	dmcore__fan_start(bio, next_flush, dispatch, table, 0);
 	return DMCORE__ROUTE_TAKEN;
 }
 
@@ -363,12 +379,13 @@ static enum dmcore__route route_copies(struct dmcore_table *table, struct dmcore
 {
 	struct dmcore_target *target = dmcore__target_at(table, 0);
 
-	if (table->num_targets == 1 && num_bios(target, bio->op) == 1) {
+	if (table->num_targets == 1 && num_bios(target, bio->op) == 1 &&
+	    bio->count <= max_copy_len(target, table->ends[0], bio->sector)) {
 		bio->bio_nr = 0;
 		return map_bio(bio, target, slot);
 	}
 	dmcore__frame_push(bio, NULL, slot, 0);
-	dmcore__fan_start(bio, next_copy, dispatch, table);
+	dmcore__fan_start(bio, next_copy, dispatch, table, 0);
 	return DMCORE__ROUTE_TAKEN;
 }
 
@@ -455,7 +472,7 @@ static inline enum dmcore__route route_range(struct dmcore_table *table, struct 
 	if (dmcore__likely(bio->count <= max_len(target, table->ends[i], bio->sector)))
 		return map_bio(bio, target, slot);
 	dmcore__frame_push(bio, NULL, slot, 0);
-	dmcore__fan_start(bio, next_range, dispatch, table);
+	dmcore__fan_start(bio, next_range, dispatch, table, 0);
 	return DMCORE__ROUTE_TAKEN;
 }
 

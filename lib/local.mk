@@ -44,6 +44,7 @@ base_sources = \
 	lib/base/error.c \
 	lib/base/error.h \
 	lib/base/heap.h \
+	lib/base/le.h \
 	lib/base/list.h \
 	lib/base/log.c \
 	lib/base/log.h \

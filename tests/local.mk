@@ -4,6 +4,7 @@
 
 unit_tests = \
 	tests/crash/test_kcopyd \
+	tests/crash/test_mirror_random \
 	tests/crash/test_promises \
 	tests/crash/test_snapshot \
 	tests/crash/test_snapshot_edges \
@@ -16,6 +17,12 @@ unit_tests = \
 	tests/fault/test_descriptors \
 	tests/fault/test_kcopyd \
 	tests/fault/test_map_memory \
+	tests/fault/test_mirror_flushes \
+	tests/fault/test_mirror_log \
+	tests/fault/test_mirror_random \
+	tests/fault/test_mirror_reads \
+	tests/fault/test_mirror_recovery \
+	tests/fault/test_mirror_writes \
 	tests/fault/test_reload_memory \
 	tests/fault/test_snapshot_handover \
 	tests/fault/test_snapshot_room \
@@ -44,6 +51,8 @@ unit_tests = \
 	tests/sim/test_kcopyd_programs \
 	tests/sim/test_kcopyd_throttle \
 	tests/sim/test_kcopyd_turns \
+	tests/sim/test_mirror_pace \
+	tests/sim/test_mirror_programs \
 	tests/sim/test_reserve \
 	tests/sim/test_seeds \
 	tests/sim/test_snapshot_crowd \
@@ -154,6 +163,7 @@ unit_tests = \
 	tests/unit/targets/test_log_writes \
 	tests/unit/targets/test_log_writes_memory \
 	tests/unit/targets/test_log_writes_random \
+	tests/unit/targets/test_mirror_scrub \
 	tests/unit/targets/test_snapshot \
 	tests/unit/targets/test_snapshot_first \
 	tests/unit/targets/test_snapshot_handover \
@@ -161,6 +171,7 @@ unit_tests = \
 	tests/unit/targets/test_snapshot_metadata \
 	tests/unit/targets/test_snapshot_origin \
 	tests/unit/targets/test_snapshot_overflow \
+	tests/unit/targets/test_mirror \
 	tests/unit/targets/test_snapshot_table \
 	tests/unit/targets/test_snapshot_threads \
 	tests/unit/targets/test_striped \
@@ -198,6 +209,8 @@ support_sources = \
 	tests/support/logread.h \
 	tests/support/hurry.c \
 	tests/support/hurry.h \
+	tests/support/mirrors.c \
+	tests/support/mirrors.h \
 	tests/support/model.c \
 	tests/support/model.h \
 	tests/support/nth.c \
@@ -221,6 +234,8 @@ support_sources = \
 	tests/support/simprogram_copy.c \
 	tests/support/simprogram_inner.h \
 	tests/support/simprogram_io.c \
+	tests/support/simmir.c \
+	tests/support/simmir.h \
 	tests/support/simsnap.c \
 	tests/support/simsnap.h \
 	tests/support/simsnap_judge.c \
@@ -285,6 +300,7 @@ EXTRA_DIST += $(api_checks) $(example_checks) $(installed_checks) \
 	tests/golden/images.tar.gz \
 	tests/golden/log-writes.tar.gz \
 	tests/golden/make-programs \
+	tests/golden/mirror-images.tar.gz \
 	tests/golden/pack-images \
 	tests/golden/programs.h \
 	tests/golden/record-merges \

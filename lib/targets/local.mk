@@ -22,6 +22,14 @@ targets_sources = \
 	lib/targets/log_writes/stack.h \
 	lib/targets/log_writes/wlog.h \
 	lib/targets/log_writes/write.c \
+	lib/targets/mirror.c \
+	lib/targets/mirror/arguments.c \
+	lib/targets/mirror/log.c \
+	lib/targets/mirror/mirror.h \
+	lib/targets/mirror/recovery.c \
+	lib/targets/mirror/regions.c \
+	lib/targets/mirror/scrub.c \
+	lib/targets/mirror/writes.c \
 	lib/targets/snapshot.c \
 	lib/targets/snapshot/arguments.c \
 	lib/targets/snapshot/carriers.c \

@@ -34,6 +34,7 @@ static const struct {
 	{ "flakey", "mem:64k,name=a 0 1 1" },
 	{ "linear", "mem:64k,name=a 0" },
 	{ "log-writes", "mem:64k,name=a mem:1M,name=b" },
+	{ "mirror", "core 2 8 nosync 2 mem:64k,name=a 0 mem:64k,name=b 0" },
 	{ "snapshot", "mem:64k,name=a mem:64k,name=b P 8" },
 	{ "snapshot-merge", "mem:64k,name=a mem:64k,name=b P 8" },
 	{ "snapshot-origin", "mem:64k,name=a" },

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Images that the real kernel's linear and striped targets have written, both ways: what it left
- * reads as it read it, and what is written here leaves the same images. See pack-images for the
+ * Images that the real kernel's linear, striped and mirror targets have written, both ways: what it
+ * left reads as it read it, and what is written here leaves the same images. See pack-images for the
  * form of the pack.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <criterion/criterion.h>
 
@@ -128,28 +129,67 @@ static void expect_texts(void)
 	cr_assert_str_eq(ours, theirs, "'%s' instead of '%s'", ours, theirs);
 }
 
+/* A mirror is recorded when its legs were the same. */
+static void wait_for_recovery(void)
+{
+	static char text[TEXT_BYTES];
+	uint64_t started_ns = dmcore_clock_ns(stage.core);
+
+	if (!strstr(recorded.table, " mirror "))
+		return;
+	do {
+		unsigned long in_sync = 0;
+		unsigned long all = 1;
+		const char *at;
+
+		cr_assert_gt(dmcore_device_text(stage.devices[0], DMCORE_TEXT_STATUS, 0, text,
+						sizeof(text)),
+			     0);
+		for (at = strstr(text, " 1 A"); at && at > text && at[-1] != ' ';)
+			at--;
+		cr_assert_not_null(at, "%s", text);
+		cr_assert_eq(sscanf(at, "%lu/%lu", &in_sync, &all), 2, "%s", text);
+		if (in_sync == all)
+			return;
+		cr_assert_eq(usleep(1000), 0);
+	} while (dmcore_clock_ns(stage.core) - started_ns < STAGE_PATIENCE_NS);
+	cr_assert_fail("not in sync: %s", text);
+}
+
 /* ---- cases ---------------------------------------------------------------------------------- */
 
-static void run_case(const char *name)
+static void run_case_of(const char *pack, const char *name)
 {
-	images_unpack("images.tar.gz");
+	images_unpack(pack);
 	images_load(&recorded, name);
 	cr_assert_gt(recorded.num_leaves, 0);
 
 	images_write_leaves(&recorded, ".post");
 	open_device();
+	wait_for_recovery();
 	expect_content();
 	expect_texts();
 	stage_close(&stage);
 
 	images_write_leaves(&recorded, ".pre");
 	open_device();
+	wait_for_recovery();
 	write_ops();
 	expect_content();
 	stage_close(&stage);
 	images_expect_leaves(&recorded, ".post");
 
 	images_forget(&recorded);
+}
+
+static void run_case(const char *name)
+{
+	run_case_of("images.tar.gz", name);
+}
+
+static void run_mirror(const char *name)
+{
+	run_case_of("mirror-images.tar.gz", name);
 }
 
 Test(golden_images, linear_reverse)
@@ -170,4 +210,30 @@ Test(golden_images, striped_3_16)
 Test(golden_images, striped_5_128)
 {
 	run_case("striped-5-128");
+}
+
+Test(golden_images, mirror_core)
+{
+	run_mirror("mirror-core");
+}
+
+Test(golden_images, mirror_disk)
+{
+	run_mirror("mirror-disk");
+}
+
+Test(golden_images, mirror_disk_nosync)
+{
+	run_mirror("mirror-disk-nosync");
+}
+
+/* Recoveries that one has begun and the other finished, log and all. */
+Test(golden_images, mirror_recovery_begun_by_the_kernel)
+{
+	run_mirror("mirror-begun-there");
+}
+
+Test(golden_images, mirror_recovery_finished_by_the_kernel)
+{
+	run_mirror("mirror-begun-here");
 }

@@ -66,6 +66,22 @@ static const struct sample samples[] = {
 		.side_leaves = 1u << 1,
 	},
 	{
+		.type = "mirror",
+		.num_leaves = 2,
+		.table = "0 96 mirror core 1 16 2 @0 0 @1 32",
+		.side_leaves = 1u << 1,
+		.may_break = true,
+		.may_mend = true,
+	},
+	{
+		.type = "mirror",
+		.num_leaves = 4,
+		.table = "0 96 mirror disk 2 @3 8 3 @0 16 @1 32 @2 0 2 handle_errors keep_log",
+		.side_leaves = 7u << 1,
+		.may_break = true,
+		.may_mend = true,
+	},
+	{
 		.type = "snapshot",
 		.num_leaves = 2,
 		.table = "0 96 snapshot @0 @1 P 8",

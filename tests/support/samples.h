@@ -43,6 +43,9 @@ struct sample {
 	/* A failure below may end it: from then on requests may fail with EIO, also those that
 	 * have nothing to do with it. */
 	bool may_break;
+	/* What fails below may be made good elsewhere, and its request succeed all the same; but
+	 * a discard may be told not to be supported. */
+	bool may_mend;
 };
 
 /* The samples, in no order; NULL behind the last one. A type may have several. */

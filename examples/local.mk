@@ -46,6 +46,8 @@ examples_dmcat_dmcat_SOURCES = \
 	examples/dmcat/report.h \
 	examples/dmcat/script.c \
 	examples/dmcat/script.h \
+	examples/dmcat/scrub.c \
+	examples/dmcat/scrub.h \
 	examples/dmcat/session.c \
 	examples/dmcat/session.h \
 	examples/dmcat/show.c \

@@ -281,6 +281,7 @@ example_checks = \
 	tests/dmcat/manual.sh \
 	tests/dmcat/replay.sh \
 	tests/dmcat/script.sh \
+	tests/dmcat/scrub.sh \
 	tests/dmcat/tables.sh \
 	tests/dmcat/usage.sh \
 	tests/dmcat/watch.sh \

@@ -12,6 +12,7 @@
 #include "io.h"
 #include "replay.h"
 #include "script.h"
+#include "scrub.h"
 #include "show.h"
 #include "words.h"
 
@@ -133,6 +134,14 @@ static enum exit_status run_targets(struct session *session, char **args, unsign
 	return show_targets(session);
 }
 
+static enum exit_status run_scrub(struct session *session, char **args, unsigned int num_args)
+{
+	const char *name;
+	enum exit_status status = devices_chosen(session, &name);
+
+	return status ? status : scrub_device(session, name, num_args > 0 ? args[0] : NULL);
+}
+
 static enum exit_status run_run(struct session *session, char **args, unsigned int num_args)
 {
 	(void)num_args;
@@ -177,6 +186,7 @@ static const struct command commands[] = {
 	{ "table", 0, 0, false, run_table },
 	{ "info", 0, 0, false, run_info },
 	{ "targets", 0, 0, false, run_targets },
+	{ "scrub", 0, 1, false, run_scrub },
 	{ "run", 1, 1, true, run_run },
 	{ "replay", 1, 2, false, run_replay },
 	{ "copy", 2, COPY_WORDS_MAX, true, run_copy },

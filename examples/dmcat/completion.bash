@@ -100,13 +100,16 @@ _dmcat() {
 	case $(_dmcat_command) in
 	'')
 		_dmcat_offer 'read write copy status table info targets run replay
-			cow-dump cow-check'
+			cow-dump cow-check scrub'
 		;;
 	run)
 		_dmcat_files
 		;;
 	replay | copy | cow-*)
 		_dmcat_devices
+		;;
+	scrub)
+		_dmcat_offer repair
 		;;
 	esac
 }

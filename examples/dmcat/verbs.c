@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The commands of a script: their table, and those that print. The rest: live.c, tasks.c. */
+/* The commands of a script: their table, and those that print. The rest: live.c,
+ * tasks.c, scrub.c. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,6 +9,7 @@
 #include "json.h"
 #include "live.h"
 #include "script.h"
+#include "scrub.h"
 #include "show.h"
 #include "tasks.h"
 
@@ -75,6 +77,7 @@ static const struct verb verbs[] = {
 	{ "message", 3, MANY, "NAME SECTOR WORD…", live_message, 0 },
 	{ "wait", 1, 2, "NAME [EVENT_NR] [--timeout SECONDS]", live_wait, CALL_TIMEOUT },
 	{ "settle", 1, 1, "NAME [--timeout SECONDS]", live_settle, CALL_TIMEOUT },
+	{ "scrub", 1, 2, "NAME [repair]", scrub_run, 0 },
 	{ "write", 4, 5, "DEV SECTOR COUNT FILE [SKIP]", tasks_write, VERB_IO },
 	{ "read", 4, 4, "DEV SECTOR COUNT FILE", tasks_read, VERB_IO },
 	{ "flush", 1, 1, "DEV", tasks_flush, VERB_IO },

@@ -53,11 +53,12 @@ mkdir completing
 cd completing || exit 1
 cp ../complete.bash .
 touch set.table set.img
-prints 'copy cow-check cow-dump info read replay run status table targets write ' completed ''
+prints 'copy cow-check cow-dump info read replay run scrub status table targets write ' completed ''
 prints 'read replay run ' completed --dev a.img r
 prints 'set.img set.table ' completed --chunk-size 8 cow-check s
 prints 'set.img set.table ' completed cow-check --origin s
 prints 'cow-check cow-dump ' completed cow
+prints 'repair ' completed scrub r
 prints 'read replay run ' completed --watch = 0.5 r
 prints '--watch --workers ' completed --w
 prints 'auto io_uring pread ' completed -b ''

@@ -15,13 +15,14 @@ fails 2 'dmcat: -b fast: not auto, io_uring or pread (EINVAL)' dmcat -b fast tar
 fails 2 'dmcat: --workers 65: not a number from 0 to 64 (ERANGE)' dmcat --workers 65 targets
 fails 2 'dmcat: --workers -1: not a number from 0 to 64 (EINVAL)' dmcat --workers -1 targets
 
-for command in read write status table info; do
+for command in read write status table info scrub; do
 	text='no device: define one with -d, -t or -c, or name one with --dev (EINVAL)'
 	fails 2 "dmcat: $command: $text" dmcat $command
 done
 fails 2 "dmcat: read: '3' is an argument too many (EINVAL)" dmcat read 1 2 3
 fails 2 "dmcat: write: '2' is an argument too many (EINVAL)" dmcat write 1 2
 fails 2 "dmcat: status: 'a' is an argument too many (EINVAL)" dmcat status a
+fails 2 "dmcat: scrub: 'a' is an argument too many (EINVAL)" dmcat scrub repair a
 fails 2 'dmcat: run: an argument is missing (EINVAL)' dmcat run
 fails 2 "dmcat: table: there is no mapped device 'mem:4k' (ENXIO)" dmcat --dev mem:4k table
 
@@ -36,7 +37,7 @@ grep -q '^Usage: dmcat' out || failed '--help'
 works dmcat -h
 for word in -d -t -c --dev -b --workers -r --direct --json -q -k read write status table info \
 	targets run create remove resume flush discard zero echo load suspend clear rename message \
-	wait join replay copy; do
+	wait join replay copy scrub; do
 	grep -qe "$word" out || failed "--help doesn't mention $word"
 done
 works dmcat -V

@@ -76,6 +76,7 @@ example_programs = \
 	examples/epoll-loop \
 	examples/hello-linear \
 	examples/live-migrate \
+	examples/mirror-replace-leg \
 	examples/poll-loop \
 	examples/sparse-device \
 	examples/test-your-own-storage \
@@ -87,6 +88,7 @@ examples_custom_driver_LDADD = lib/libdmcore.la
 examples_epoll_loop_LDADD = lib/libdmcore.la
 examples_hello_linear_LDADD = lib/libdmcore.la
 examples_live_migrate_LDADD = lib/libdmcore.la -lpthread
+examples_mirror_replace_leg_LDADD = lib/libdmcore.la -lpthread
 examples_poll_loop_LDADD = lib/libdmcore.la
 examples_sparse_device_LDADD = lib/libdmcore.la
 examples_test_your_own_storage_LDADD = lib/libdmcore.la

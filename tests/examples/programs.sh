@@ -20,6 +20,18 @@ migrates() {
 	is "$(find . -name 'old.??????' -o -name 'new.??????')" '' 'what is left'
 }
 
+# A leg fails under load and is replaced; nothing is lost.
+replaces_a_leg() {
+	works "$programs/mirror-replace-leg"
+	grep -q '^0 32768 mirror 2 one\....... second [0-9]*/256 1 AD 3 disk log\....... A$' out ||
+		failed "the leg that failed: $(cat out)"
+	grep -q '^0 32768 mirror 2 one\....... three\....... 256/256 1 AA 3 disk log' out ||
+		failed "the one in its place: $(cat out)"
+	grep -q '^[1-9][0-9]* requests served, 0 failed, 0 with wrong data$' out ||
+		failed "requests: $(cat out)"
+	is "$(ls one.* two.* three.* log.* 2> /dev/null)" '' 'what is left'
+}
+
 # Both mistakes are found, each with its state and the events before the cut; the same each time.
 finds_what_is_wrong() {
 	works "$programs/test-your-own-storage"
@@ -101,6 +113,7 @@ Half of me is in the first file, half in the second.' "$programs/hello-linear" a
 	copies
 	keeps_notes
 	backs_up
+	replaces_a_leg
 	finds_what_is_wrong
 }
 each_backend run_programs

@@ -93,6 +93,8 @@ extern const struct bench_case bench_case_file;
 extern const struct bench_case bench_case_sim;
 extern const struct bench_case bench_case_copy;
 extern const struct bench_case bench_case_snapshot;
+extern const struct bench_case bench_case_mirror;
+extern const struct bench_case bench_case_mirror_recovery;
 
 /* ---- harness.c ---- */
 

@@ -162,12 +162,16 @@ static int open_loads(struct side *side, const struct source *source)
 static int fill_rows(struct side *side, struct source *source, unsigned int i,
 		     struct bench_row *rows)
 {
+	struct uring_floor_work work = { .fds = { source->fd },
+					 .num_fds = 1,
+					 .positions = source->positions,
+					 .buffers = source->buffers,
+					 .batch = batches[i] };
 	int ret = 0;
 
 	side->pread_floors[i] = (struct pread_floor){ source, batches[i] };
 	if (side->uring)
-		ret = uring_floor_open(source->fd, source->buffers, source->positions, batches[i],
-				       &side->uring_floors[i]);
+		ret = uring_floor_open(&work, &side->uring_floors[i]);
 	if (ret)
 		return bench_fail(source->bench, ret, "the hand-written io_uring loop");
 	snprintf(rows[0].name, BENCH_NAME_BYTES, "file/%s-%u", side->name, batches[i]);

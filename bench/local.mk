@@ -18,6 +18,11 @@ bench_dmcore_bench_SOURCES = \
 	bench/load.c \
 	bench/load.h \
 	bench/main.c \
+	bench/mirror.c \
+	bench/mirror.h \
+	bench/mirror_files.c \
+	bench/mirror_layer.c \
+	bench/mirror_recovery.c \
 	bench/null.c \
 	bench/report.c \
 	bench/rig.c \

@@ -17,6 +17,7 @@ static const struct bench_case *const cases[] = {
 	&bench_case_null,  &bench_case_stats,   &bench_case_layers, &bench_case_striped,
 	&bench_case_split, &bench_case_threads, &bench_case_table,  &bench_case_swap,
 	&bench_case_file,  &bench_case_sim,     &bench_case_copy,   &bench_case_snapshot,
+	&bench_case_mirror, &bench_case_mirror_recovery,
 };
 
 #define NUM_CASES (sizeof(cases) / sizeof(cases[0]))
@@ -86,7 +87,7 @@ static uint64_t read_number(const char *text, uint64_t max)
 static void list_cases(void)
 {
 	for (size_t i = 0; i < NUM_CASES; i++)
-		printf("%-10s %s\n", cases[i]->name, cases[i]->what);
+		printf("%-15s %s\n", cases[i]->name, cases[i]->what);
 }
 
 static void read_option(struct bench_options *options, int key)

@@ -62,9 +62,15 @@ int rig_open_null(struct rig *rig, struct bench *bench, uint64_t sectors)
 
 struct dmcore_bdev *rig_map(struct rig *rig, const char *name, const char *text)
 {
+	return rig_map_with(rig, name, text, 0);
+}
+
+struct dmcore_bdev *rig_map_with(struct rig *rig, const char *name, const char *text,
+				 unsigned int flags)
+{
 	struct dmcore_device *device = NULL;
 	struct dmcore_table *table = NULL;
-	int ret = dmcore_table_parse(rig->core, text, 0, &table);
+	int ret = dmcore_table_parse(rig->core, text, flags, &table);
 
 	if (ret == 0)
 		ret = dmcore_device_create(rig->core, name, NULL, 0, &device);

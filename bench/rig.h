@@ -35,6 +35,9 @@ int rig_open_null(struct rig *rig, struct bench *bench, uint64_t sectors);
 
 /* Makes a mapped device from a table's text, or says why it can't: NULL. */
 struct dmcore_bdev *rig_map(struct rig *rig, const char *name, const char *table);
+/* The same with DMCORE_TABLE_* flags. */
+struct dmcore_bdev *rig_map_with(struct rig *rig, const char *name, const char *table,
+				 unsigned int flags);
 
 /* A load of 4 KiB writes at random places of a rig's device; the caller may change it. */
 struct load rig_load(const struct rig *rig, struct dmcore_bdev *bdev, unsigned int batch);

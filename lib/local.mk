@@ -52,6 +52,7 @@ base_sources = \
 	lib/base/random.h \
 	lib/base/text.c \
 	lib/base/text.h \
+	lib/base/vecs.h \
 	lib/base/wait.h
 
 backend_sources = \

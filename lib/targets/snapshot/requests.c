@@ -9,6 +9,7 @@
 
 #include "base/checked.h"
 #include "base/compiler.h"
+#include "base/vecs.h"
 #include "targets/snapshot/snapshot.h"
 
 static struct snapshot_request *of_work(struct dmcore_work *work)
@@ -107,24 +108,9 @@ static void whole_ended(struct snapshot_request *request, int status)
 void dmcore__request_data(const struct snapshot_request *request, uint64_t sector, void *buffer,
 			  uint64_t count)
 {
-	const struct dmio_bvec *vec = request->vecs;
-	size_t skip = request->vec_offset_bytes + (size_t)dmcore__sectors_to_bytes(sector);
-	size_t left = (size_t)dmcore__sectors_to_bytes(count);
-	char *to = buffer;
-
-	for (; left > 0; vec++) {
-		size_t bytes;
-
-		if (skip >= vec->len_bytes) {
-			skip -= vec->len_bytes;
-			continue;
-		}
-		bytes = vec->len_bytes - skip < left ? vec->len_bytes - skip : left;
-		memcpy(to, (const char *)vec->base + skip, bytes);
-		to += bytes;
-		left -= bytes;
-		skip = 0;
-	}
+	dmcore__vecs_gather(request->vecs,
+			    request->vec_offset_bytes + (size_t)dmcore__sectors_to_bytes(sector),
+			    buffer, (size_t)dmcore__sectors_to_bytes(count));
 }
 
 /* Whether its data can go into the copy of the chunk. What is to be durable at its end has a write

@@ -215,7 +215,9 @@ struct dmcore_target_type {
 	 * Optional: carries out a message to the live table, whether the device is suspended or
 	 * not. Its words, at least one, are taken like the constructor's; what it answers is
 	 * appended to @p reply. Returns 0, or a negative errno by dmcore_args_fail(). Runs at the
-	 * same time as map and end_io. Most types of the kernel compare the first word without
+	 * same time as map and end_io, with the core locked for control: a dmcore_service_call()
+	 * from here hangs if what it calls waits for that lock, as dmcore_bdev_extent() does; post
+	 * a work instead. Most types of the kernel compare the first word without
 	 * regard to case.
 	 */
 	int (*message)(struct dmcore_target *target, struct dmcore_args *args,

@@ -32,6 +32,7 @@ int dmcore__bdevs_create(struct dmcore *core)
 	if (!bdevs)
 		return -ENOMEM;
 	core->bdevs = bdevs;
+	pthread_mutex_init(&bdevs->limits_lock, NULL);
 	dmcore__list_init(&bdevs->list);
 	dmcore__list_init(&bdevs->drivers);
 	atomic_store(&bdevs->generation, 1);
@@ -52,6 +53,7 @@ void dmcore__bdevs_destroy(struct dmcore *core)
 		return;
 	DMCORE__ASSERT(dmcore__list_empty(&core->bdevs->list));
 	dmcore__drivers_destroy(core);
+	pthread_mutex_destroy(&core->bdevs->limits_lock);
 	dmcore__free(core, core->bdevs->free_slots);
 	dmcore__free(core, core->bdevs);
 	core->bdevs = NULL;

@@ -7,6 +7,7 @@
 #ifndef DMCORE_LIB_BDEV_BDEV_H
 #define DMCORE_LIB_BDEV_BDEV_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -127,6 +128,9 @@ struct dmcore__bdevs {
 	uint32_t num_free_slots;
 	uint32_t num_slots;
 	_Atomic uint64_t generation; /* grows when some device's size or limits change */
+	/* Of dmcore_bdev::limits, which who holds the core's lock reads without it: the service
+	 * asks for limits while a control call waits for it. */
+	pthread_mutex_t limits_lock;
 };
 
 /* Whether a driver has an optional function: one of an older author ends before it. */

@@ -49,11 +49,12 @@ int dmcore_bdev_limits(const struct dmcore_bdev *bdev, struct dmcore_limits *lim
 
 	if (!bdev || !limits)
 		return -EINVAL;
-	ret = dmcore__control_begin(bdev->core);
+	ret = dmcore__check_alive(bdev->core);
 	if (ret)
 		return ret;
+	pthread_mutex_lock(&bdev->core->bdevs->limits_lock);
 	ret = dmcore__limits_copy_out(&bdev->limits, limits);
-	dmcore__unlock(bdev->core);
+	pthread_mutex_unlock(&bdev->core->bdevs->limits_lock);
 	return ret;
 }
 
@@ -77,7 +78,9 @@ void dmcore__bdev_set_read_only(struct dmcore_bdev *bdev, bool read_only)
 
 void dmcore__bdev_apply_limits(struct dmcore_bdev *bdev, const struct dmcore_limits *limits)
 {
+	pthread_mutex_lock(&bdev->core->bdevs->limits_lock);
 	bdev->limits = *limits;
+	pthread_mutex_unlock(&bdev->core->bdevs->limits_lock);
 	atomic_fetch_add(&bdev->core->bdevs->generation, 1);
 	atomic_store_explicit(&bdev->block_mask_sectors,
 			      (uint32_t)dmcore__bytes_to_sectors(limits->logical_block_bytes) - 1,

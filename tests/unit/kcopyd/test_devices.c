@@ -3,6 +3,8 @@
  * while they are suspended and change their tables. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -352,4 +354,65 @@ Test(devices, cancelled_copy_ends_when_a_suspended_device_runs_again)
 	cr_assert_eq(copy.job.status, -ECANCELED);
 	cr_assert_lt(copies_progress(&copy).copied_sectors, 4096);
 	copies_expect_own(1, 8 * 64, SECTORS - 8 * 64);
+}
+
+/* ---- beside control calls that wait for the service ----------------------------------------- */
+
+static _Atomic unsigned int num_ready;
+static _Atomic unsigned int num_asked;
+static _Atomic unsigned int num_ended;
+
+static void end_copy(struct kcopyd_job *job)
+{
+	*(bool *)job->context = true;
+}
+
+/* As the service does for a target, while another one's destructor waits for it. */
+static void *copy_when_asked(void *context)
+{
+	struct kcopyd_job job = { .num_dests = 1, .done = end_copy };
+	struct dmcore_queue *queue;
+	struct kcopyd_client *kc;
+	bool ended = false;
+
+	(void)context;
+	job.from = (struct dmio_region){ .bdev = copies.bdev[0], .count = 64 };
+	job.dests[0].bdev = copies.bdev[1];
+	job.context = &ended;
+	actor_require(dmcore_queue_create(copies.stage.core, NULL, &queue) == 0);
+	actor_require(kcopyd_client_create(queue, 64, &kc) == 0);
+	atomic_store(&num_ready, 1);
+	actor_await(&num_asked, 1);
+	actor_require(kcopyd_submit(kc, &job) == 0);
+	while (!ended)
+		actor_require(dmcore_queue_poll(queue, 1, UINT32_MAX, -1) >= 0);
+	actor_require(job.status == 0);
+	atomic_store(&num_ended, 1);
+	actor_require(kcopyd_client_destroy(kc) == 0);
+	actor_require(dmcore_queue_destroy(queue) == 0);
+	return NULL;
+}
+
+static void wait_in_destructor(unsigned int nr, const char *hook)
+{
+	(void)nr;
+	if (strcmp(hook, "dtr") != 0)
+		return;
+	atomic_store(&num_asked, 1);
+	actor_await(&num_ended, 1);
+}
+
+Test(devices, copy_does_not_wait_for_control_calls)
+{
+	struct dmcore_device *device;
+	pthread_t thread;
+
+	actor_register(copies.stage.core);
+	device = actor_mapped(&copies.stage, "held up", "0 64 actor 1");
+	actors[1].in_hook = wait_in_destructor;
+	cr_assert_eq(pthread_create(&thread, NULL, copy_when_asked, NULL), 0);
+	actor_await(&num_ready, 1);
+	actor_reload(device, "0 64 zero");
+	cr_assert_eq(pthread_join(thread, NULL), 0);
+	copies_expect_own(1, 64, SECTORS - 64);
 }

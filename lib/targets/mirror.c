@@ -265,7 +265,7 @@ static void start_recovery(struct dmcore_call *call)
 	struct mirror *mirror = mirror_of(call);
 
 	mirror->suspending = false;
-	dmcore__mirror_sweep_later(mirror);
+	dmcore__clean_later(mirror);
 	dmcore__recovery_start(mirror);
 	dmcore__log_flush(mirror);
 	dmcore_service_return(call, 0);
@@ -314,12 +314,8 @@ static void mirror_presuspend_undo(struct dmcore_target *target)
 static void clean(struct dmcore_call *call)
 {
 	struct mirror *mirror = mirror_of(call);
-	uint32_t cursor = 0;
 
-	dmcore_timer_cancel(mirror->service, &mirror->sweep);
-	while (dmcore__region_take_clean(mirror->regions, &cursor, false) != UINT64_MAX)
-		;
-	dmcore__log_clean_all(mirror);
+	dmcore__clean_all(mirror);
 	dmcore__log_finish(mirror, call);
 }
 

@@ -210,7 +210,8 @@ int dmcore__mirror_construct(struct dmcore_target *target, struct dmcore_args *a
 	ret = parse(mirror, args);
 	if (ret)
 		goto destroy_log;
-	if (legs_are_large_enough(mirror) && dmcore__log_allocate(mirror)) {
+	if (legs_are_large_enough(mirror) &&
+	    (dmcore__log_allocate(mirror) || dmcore__clean_allocate(mirror))) {
 		ret = dmcore_args_fail(args, -ENOMEM, NO_LOG);
 		goto destroy_log;
 	}

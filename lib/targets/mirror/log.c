@@ -2,16 +2,16 @@
 /*
  * Which regions of a mirror are in sync: in memory, and for a log of type disk on its device, in
  * the kernel's format. There a set bit says that a region is clean: its legs are the same and
- * nobody writes to it. A bit is cleared and the device flushed before the first write; it is set
- * again with a later flush, which first flushes the legs.
+ * nobody writes to it. A bit is cleared and the device flushed before the first write; clean.c sets
+ * it again when the legs have been flushed.
  *
  * Sectors of the device:
  *
  *	0 .. 1	header: u32 magic, u32 version, u64 regions, little endian
  *	2 ..	a bit for each region, byte r / 8, bit r % 8
  *
- * Only the blocks that have changed are written. Called on the service by writes.c, recovery.c
- * and scrub.c, and by targets/mirror.c while nothing is under way.
+ * Only the blocks that have changed are written. Called on the service by the files beside this one,
+ * and by targets/mirror.c while nothing is under way.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -32,7 +32,7 @@ static void flush_ended(struct mirror *mirror);
 
 /* ---- bits ---- */
 
-static uint64_t num_words(const struct mirror_log *log)
+uint64_t dmcore__log_num_words(const struct mirror_log *log)
 {
 	return (log->num_regions + 63) / 64;
 }
@@ -42,12 +42,12 @@ static bool bit_of(const unsigned char *bits, uint64_t region)
 	return bits[region / 8] >> region % 8 & 1;
 }
 
-static bool is_clean(const struct mirror_log *log, uint64_t region)
+bool dmcore__log_is_clean(const struct mirror_log *log, uint64_t region)
 {
 	return bit_of(log->clean, region);
 }
 
-static void set_clean(struct mirror_log *log, uint64_t region, bool clean)
+void dmcore__log_set_clean(struct mirror_log *log, uint64_t region, bool clean)
 {
 	unsigned char bit = (unsigned char)(1u << region % 8);
 	size_t at = LOG_BITS_OFFSET + (size_t)(region / 8);
@@ -92,7 +92,7 @@ void dmcore__log_set_sync(struct mirror *mirror, uint64_t region, bool in_sync)
 /* The first region from `from` on whose bit, after the exclusive or, is set. */
 static uint64_t next_region(const struct mirror_log *log, uint64_t from, uint64_t flip)
 {
-	for (uint64_t word = from / 64; word < num_words(log); word++) {
+	for (uint64_t word = from / 64; word < dmcore__log_num_words(log); word++) {
 		uint64_t bits = atomic_load(&log->sync_words[word]) ^ flip;
 
 		if (word == from / 64)
@@ -120,37 +120,11 @@ void dmcore__log_mark(struct mirror *mirror, uint64_t region)
 {
 	struct mirror_log *log = &mirror->log;
 
-	if (!is_clean(log, region))
+	dmcore__clean_not(mirror, region);
+	if (!dmcore__log_is_clean(log, region))
 		return;
-	set_clean(log, region, false);
+	dmcore__log_set_clean(log, region, false);
 	log->has_marked = true;
-}
-
-void dmcore__log_clean(struct mirror *mirror, uint64_t region)
-{
-	struct mirror_log *log = &mirror->log;
-
-	/* What is being flushed now doesn't cover it: it stays marked until the next suspension. */
-	if (mirror->keeps_marks || is_clean(log, region) || log->state == LOG_FLUSHING_LEGS)
-		return;
-	set_clean(log, region, true);
-	log->has_cleaned = true;
-}
-
-void dmcore__log_clean_all(struct mirror *mirror)
-{
-	for (uint64_t region = 0; region < mirror->log.num_regions; region++) {
-		if (dmcore__log_in_sync(&mirror->log, region))
-			dmcore__log_clean(mirror, region);
-	}
-	mirror->log.wanted = true;
-	if (dmcore__log_is_well(&mirror->log) || !mirror->log.has_header)
-		return;
-	/* It may work again, and another table may come that knows only what it holds. */
-	mirror->log.tries_again = true;
-	mirror->log.has_marked = true;
-	mirror->log.stale_begin = 0;
-	mirror->log.stale_end = mirror->log.buffer_bytes;
 }
 
 /* ---- memory ---- */
@@ -170,7 +144,7 @@ int dmcore__log_measure(struct mirror *mirror, uint64_t sectors)
 				  "region count exceeds limit of %" PRIu32, UINT32_MAX);
 		return -EINVAL;
 	}
-	bytes = LOG_BITS_OFFSET + num_words(log) * sizeof(uint64_t);
+	bytes = LOG_BITS_OFFSET + dmcore__log_num_words(log) * sizeof(uint64_t);
 	log->block_bytes = DMCORE_SECTOR_BYTES;
 	if (log->bdev) {
 		struct dmcore_limits limits = { .struct_size = sizeof(limits) };
@@ -186,7 +160,7 @@ int dmcore__log_allocate(struct mirror *mirror)
 {
 	struct mirror_log *log = &mirror->log;
 
-	log->sync_words = dmcore_zalloc(mirror->core, num_words(log) * sizeof(uint64_t));
+	log->sync_words = dmcore_zalloc(mirror->core, dmcore__log_num_words(log) * sizeof(uint64_t));
 	log->buffer = dmcore_zalloc(mirror->core, log->buffer_bytes);
 	log->io_buffer = dmcore_zalloc(mirror->core, log->bdev ? log->buffer_bytes : 1);
 	if (!log->sync_words || !log->buffer || !log->io_buffer)
@@ -202,6 +176,7 @@ void dmcore__log_destroy(struct mirror *mirror)
 	dmcore_free(mirror->core, log->sync_words);
 	dmcore_free(mirror->core, log->buffer);
 	dmcore_free(mirror->core, log->io_buffer);
+	dmcore_free(mirror->core, mirror->cleaning.words);
 }
 
 /* ---- loading ---- */
@@ -243,7 +218,7 @@ static void complete_bits(struct mirror_log *log, uint64_t known)
 {
 	bool clean = log->sync == MIRROR_SYNC_NONE;
 
-	for (uint64_t region = known; region < num_words(log) * 64; region++) {
+	for (uint64_t region = known; region < dmcore__log_num_words(log) * 64; region++) {
 		unsigned char bit = (unsigned char)(1u << region % 8);
 
 		if (clean && region < log->num_regions)
@@ -258,7 +233,7 @@ static void take_over(struct mirror_log *log)
 {
 	uint64_t count = 0;
 
-	for (uint64_t word = 0; word < num_words(log); word++) {
+	for (uint64_t word = 0; word < dmcore__log_num_words(log); word++) {
 		uint64_t bits = dmcore__le64(log->clean + word * 8);
 
 		atomic_store(&log->sync_words[word], bits);
@@ -326,7 +301,7 @@ int dmcore__log_load(struct mirror *mirror)
 	}
 	memcpy(log->io_buffer, log->buffer, log->buffer_bytes);
 	log->stale_begin = log->stale_end = 0;
-	log->has_marked = log->has_cleaned = false;
+	log->has_marked = false;
 	log->ticket++;
 	return 0;
 }
@@ -381,7 +356,6 @@ static void write_bits(struct mirror *mirror)
 
 	log->flushes_marks = log->has_marked;
 	log->has_marked = false;
-	log->has_cleaned = false;
 	log->stale_begin = log->stale_end = 0;
 	if (!log->bdev || begin == end || !(dmcore__log_is_well(log) || log->tries_again)) {
 		flush_ended(mirror);
@@ -407,8 +381,8 @@ void dmcore__log_unsync_unflushed(struct mirror *mirror)
 		/* The legs were flushed before a bit of it was set. */
 		if (log->bdev && bit_of(log->io_buffer + LOG_BITS_OFFSET, region))
 			continue;
-		if (is_clean(log, region))
-			set_clean(log, region, false);
+		if (dmcore__log_is_clean(log, region))
+			dmcore__log_set_clean(log, region, false);
 		dmcore__log_set_sync(mirror, region, false);
 	}
 	for (uint32_t i = 0; i < MIRROR_SETS * MIRROR_WAYS; i++) {
@@ -420,57 +394,20 @@ void dmcore__log_unsync_unflushed(struct mirror *mirror)
 	}
 }
 
-static void leg_flushed(struct dmcore_bio *bio)
-{
-	struct mirror *mirror = bio->context;
-	struct mirror_log *log = &mirror->log;
-
-	if (bio->status) {
-		uint32_t leg = (uint32_t)(bio - log->leg_bios);
-
-		if (leg == 0)
-			atomic_fetch_add(&mirror->num_lost, 1);
-		dmcore__mirror_fail_flush(mirror, leg);
-	}
-	if (--log->legs_left == 0)
-		write_bits(mirror);
-}
-
-static void flush_legs(struct mirror *mirror)
-{
-	struct mirror_log *log = &mirror->log;
-
-	log->state = LOG_FLUSHING_LEGS;
-	log->legs_left = mirror->num_legs;
-	for (uint32_t i = 0; i < mirror->num_legs; i++) {
-		struct dmcore_bio *bio = &log->leg_bios[i];
-
-		dmcore_bio_init(bio, mirror->service);
-		bio->bdev = mirror->legs[i].bdev;
-		bio->op = DMCORE_OP_FLUSH;
-		bio->done = leg_flushed;
-		dmcore__mirror_send(mirror, bio);
-	}
-}
-
 void dmcore__log_flush(struct mirror *mirror)
 {
 	struct mirror_log *log = &mirror->log;
 
 	if (log->state != LOG_IDLE)
 		return;
-	if (!log->wanted) {
-		if (log->idle_call)
-			dmcore_service_return(log->idle_call, 0);
-		log->idle_call = NULL;
-		return;
-	}
-	log->wanted = false;
-	log->ticket++;
-	if (log->has_cleaned && log->bdev)
-		flush_legs(mirror);
-	else
+	if (log->wanted) {
+		log->wanted = false;
+		log->ticket++;
 		write_bits(mirror);
+	} else if (log->idle_call && !dmcore__clean_go_on(mirror)) {
+		dmcore_service_return(log->idle_call, 0);
+		log->idle_call = NULL;
+	}
 }
 
 /* All that had been marked when it began is durable, or the log has failed. */
@@ -487,15 +424,20 @@ static void flush_ended(struct mirror *mirror)
 	dmcore__log_flush(mirror);
 }
 
-void dmcore__log_tick(struct mirror *mirror)
-{
-	if (mirror->log.has_cleaned && mirror->log.bdev)
-		mirror->log.wanted = true;
-}
-
 void dmcore__log_finish(struct mirror *mirror, struct dmcore_call *call)
 {
-	mirror->log.idle_call = call;
+	struct mirror_log *log = &mirror->log;
+
+	/* It may work again, and another table may come that knows only what it holds. */
+	if (!dmcore__log_is_well(log) && log->has_header) {
+		log->tries_again = true;
+		log->has_marked = true;
+		log->stale_begin = 0;
+		log->stale_end = log->buffer_bytes;
+	}
+	log->idle_call = call;
+	if (!dmcore__clean_go_on(mirror))
+		log->wanted = true;
 	dmcore__log_flush(mirror);
 }
 

@@ -13,6 +13,7 @@
  *   arguments.c  the words of a table line, and status
  *   regions.c    active regions
  *   log.c        which regions are in sync, in memory and on disk
+ *   clean.c      regions that nobody writes to any more
  *   writes.c     writes that their own thread can't send on, and those that failed
  *   recovery.c   regions that are copied from one leg to the others
  *   scrub.c      regions whose legs are compared
@@ -146,7 +147,8 @@ enum region_state {
 struct regions {
 	_Atomic uint64_t words[MIRROR_SETS * MIRROR_WAYS];
 	uint64_t tickets[MIRROR_SETS * MIRROR_WAYS]; /* MARKING: of the mark; the service's */
-	_Atomic bool wanted; /* somebody waits for a place */
+	uint32_t num_active;  /* the service's */
+	_Atomic bool wanted;  /* somebody waits for a place */
 };
 
 /* ---- the log ---- */
@@ -159,7 +161,6 @@ enum mirror_sync {
 
 enum log_state {
 	LOG_IDLE,
-	LOG_FLUSHING_LEGS, /* what was cleaned is to be the same on all */
 	LOG_WRITING,
 	LOG_FLUSHING,
 };
@@ -181,7 +182,6 @@ struct mirror_log {
 	size_t stale_begin;
 	size_t stale_end;
 	bool has_marked;                /* bits cleared since the last flush */
-	bool has_cleaned;               /* set */
 	bool has_header;                /* what stands on the disk could be read, and is ours */
 	bool tries_again;               /* it has failed, and is written once more */
 	_Atomic char health;            /* A, D or F, as status has it */
@@ -191,11 +191,21 @@ struct mirror_log {
 	bool flushes_marks;             /* the one under way has marks */
 	uint64_t ticket;                /* of the next one */
 	uint64_t done_ticket;           /* of the last that has ended */
-	unsigned int legs_left;         /* LOG_FLUSHING_LEGS */
 	struct dmcore_bio bio;
-	struct dmcore_bio leg_bios[MIRROR_LEGS_MAX];
 	struct mirror_list waiters;     /* oldest first */
 	struct dmcore_call *idle_call;  /* returned when no flush is under way or wanted */
+};
+
+/* ---- cleaning ---- */
+
+struct mirror_cleaning {
+	struct dmcore_timer timer;      /* until regions that nobody writes to are looked for */
+	uint64_t *words;                /* bit set: clean when the legs have been flushed */
+	uint64_t begin;                 /* of these words that may have bits */
+	uint64_t end;
+	bool has_missed;                /* others are to be cleaned, too */
+	unsigned int legs_left;         /* of the flush that is under way; 0: none is */
+	struct dmcore_bio bios[MIRROR_LEGS_MAX];
 };
 
 /* ---- recovery ---- */
@@ -313,7 +323,6 @@ struct mirror {
 	_Atomic uint32_t in_use;        /* bit for each who hasn't looked since a request came */
 	_Atomic bool posted;            /* the work below */
 	struct dmcore_work work;        /* somebody has left a region that others wait for */
-	struct dmcore_timer sweep;      /* cleans regions that nobody writes to any more */
 	uint64_t num_flush_failures;    /* of legs */
 	bool first_may_lose;            /* what it reads as: recovery writes that to it, too */
 	bool keeps_marks;               /* or else, nothing is cleaned any more */
@@ -322,6 +331,7 @@ struct mirror {
 	struct mirror_list no_place;    /* wait for a place among the active regions */
 	struct regions *regions;
 	struct mirror_log log;
+	struct mirror_cleaning cleaning;
 	struct mirror_recovery recovery;
 	struct mirror_scrub scrub;
 };
@@ -397,11 +407,12 @@ void dmcore__log_destroy(struct mirror *mirror);
 int dmcore__log_load(struct mirror *mirror);
 /* Any thread. */
 bool dmcore__log_in_sync(const struct mirror_log *log, uint64_t region);
-/* The service's. A region is being written to, or isn't any more. */
+uint64_t dmcore__log_num_words(const struct mirror_log *log);
+/* The service's. A region is being written to. */
 void dmcore__log_mark(struct mirror *mirror, uint64_t region);
-void dmcore__log_clean(struct mirror *mirror, uint64_t region);
-/* All that are in sync are clean: nobody writes. */
-void dmcore__log_clean_all(struct mirror *mirror);
+/* What the next flush writes of it. */
+bool dmcore__log_is_clean(const struct mirror_log *log, uint64_t region);
+void dmcore__log_set_clean(struct mirror_log *log, uint64_t region, bool clean);
 void dmcore__log_set_sync(struct mirror *mirror, uint64_t region, bool in_sync);
 /* A leg may lack what hasn't been flushed: that isn't in sync. */
 void dmcore__log_unsync_unflushed(struct mirror *mirror);
@@ -413,9 +424,7 @@ uint64_t dmcore__log_next_synced(const struct mirror_log *log, uint64_t from);
 void dmcore__log_wait(struct mirror *mirror, struct mirror_request *request);
 /* Begins a flush, if one is wanted and none is under way. */
 void dmcore__log_flush(struct mirror *mirror);
-/* What has been cleaned goes to disk, now and then. */
-void dmcore__log_tick(struct mirror *mirror);
-/* Returns the call when none is under way or wanted any more. */
+/* Nobody writes any more. Returns the call when the disk has all. */
 void dmcore__log_finish(struct mirror *mirror, struct dmcore_call *call);
 /* Submits a bio whose context is the mirror; what is refused ends at once. */
 void dmcore__mirror_send(struct mirror *mirror, struct dmcore_bio *bio);
@@ -424,6 +433,19 @@ static inline bool dmcore__log_is_well(const struct mirror_log *log)
 {
 	return atomic_load(&log->health) == 'A';
 }
+
+/* ---- clean.c ---- */
+
+int dmcore__clean_allocate(struct mirror *mirror);
+/* Nobody writes to a region any more, or somebody does again. */
+void dmcore__clean_region(struct mirror *mirror, uint64_t region);
+void dmcore__clean_not(struct mirror *mirror, uint64_t region);
+/* Nobody writes to any any more: none is active, and all are to be cleaned. */
+void dmcore__clean_all(struct mirror *mirror);
+/* Has idle regions looked for, from time to time, while there are any. */
+void dmcore__clean_later(struct mirror *mirror);
+/* Begins a flush of the legs if there is need. False: there isn't, and none is under way. */
+bool dmcore__clean_go_on(struct mirror *mirror);
 
 /* ---- writes.c ---- */
 
@@ -444,8 +466,6 @@ void dmcore__mirror_wake(struct mirror *mirror);
 void dmcore__mirror_release(struct mirror *mirror);
 /* Runs them again, once: every leg is well. */
 void dmcore__mirror_run_held(struct mirror *mirror);
-/* Has idle regions cleaned, from time to time, while there are any. */
-void dmcore__mirror_sweep_later(struct mirror *mirror);
 /* A leg without failures: the first one, or from there downwards; or MIRROR_NO_LEG. */
 uint32_t dmcore__mirror_choose_leg(const struct mirror *mirror);
 

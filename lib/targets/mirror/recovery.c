@@ -161,9 +161,9 @@ static void run_succeeded(struct mirror *mirror, const struct mirror_run *run)
 	mirror->recovery.num_failed = 0;
 	for (uint32_t i = 0; i < run->num_regions; i++) {
 		dmcore__log_set_sync(mirror, run->region + i, true);
-		dmcore__log_clean(mirror, run->region + i);
+		dmcore__clean_region(mirror, run->region + i);
 	}
-	dmcore__mirror_sweep_later(mirror);
+	dmcore__clean_later(mirror);
 	if (atomic_load(&mirror->log.num_in_sync) == mirror->log.num_regions)
 		all_in_sync(mirror);
 }
@@ -239,7 +239,7 @@ bool dmcore__recovery_take(struct mirror *mirror, uint64_t region)
 	if (!dmcore__region_add(mirror->regions, region, REGION_RECOVERING, &evicted))
 		return false;
 	if (evicted != UINT64_MAX)
-		dmcore__log_clean(mirror, evicted);
+		dmcore__clean_region(mirror, evicted);
 	return true;
 }
 

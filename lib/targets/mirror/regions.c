@@ -125,6 +125,7 @@ static bool vacate(struct regions *regions, uint32_t i, uint64_t *cleaned)
 		return false;
 	if (!atomic_compare_exchange_strong(&regions->words[i], &word, 0))
 		return false;
+	regions->num_active--;
 	if (state == REGION_DIRTY)
 		*cleaned = tag_of(word) - 1;
 	return true;
@@ -162,6 +163,7 @@ bool dmcore__region_add(struct regions *regions, uint64_t region, enum region_st
 		return false;
 	atomic_store_explicit(&regions->words[place],
 			      with_state((region + 1) << TAG_SHIFT, state), memory_order_release);
+	regions->num_active++;
 	return true;
 }
 
@@ -192,6 +194,7 @@ void dmcore__region_remove(struct regions *regions, uint64_t region)
 		       (atomic_load_explicit(&regions->words[i], memory_order_acquire) &
 			INSIDE_MASK) == 0);
 	atomic_store_explicit(&regions->words[i], 0, memory_order_release);
+	regions->num_active--;
 }
 
 uint64_t *dmcore__region_ticket(struct regions *regions, uint64_t region)
@@ -204,7 +207,7 @@ uint64_t *dmcore__region_ticket(struct regions *regions, uint64_t region)
 
 uint64_t dmcore__region_take_clean(struct regions *regions, uint32_t *cursor, bool sweep)
 {
-	while (*cursor < MIRROR_SETS * MIRROR_WAYS) {
+	while (regions->num_active > 0 && *cursor < MIRROR_SETS * MIRROR_WAYS) {
 		uint32_t i = (*cursor)++;
 		uint64_t cleaned;
 
@@ -224,9 +227,5 @@ uint64_t dmcore__region_at(const struct regions *regions, uint32_t place)
 
 bool dmcore__regions_are_absent(const struct regions *regions)
 {
-	for (uint32_t i = 0; i < MIRROR_SETS * MIRROR_WAYS; i++) {
-		if (atomic_load_explicit(&regions->words[i], memory_order_relaxed) != 0)
-			return false;
-	}
-	return true;
+	return regions->num_active == 0;
 }

@@ -9,9 +9,6 @@
 #include "base/compiler.h"
 #include "targets/mirror/mirror.h"
 
-/* A region is cleaned when nobody has written to it for as long, or twice that. */
-#define SWEEP_NS UINT64_C(500000000)
-
 static struct mirror_request *of_work(struct dmcore_work *work)
 {
 	return dmcore__container_of(work, struct mirror_request, work);
@@ -196,7 +193,7 @@ static enum region_state activate(struct mirror_request *request)
 		return REGION_ABSENT;
 	}
 	if (evicted != UINT64_MAX)
-		dmcore__log_clean(mirror, evicted);
+		dmcore__clean_region(mirror, evicted);
 	if (!in_sync)
 		return REGION_NOSYNC;
 	dmcore__log_mark(mirror, region);
@@ -332,35 +329,10 @@ void dmcore__mirror_write(struct dmcore_work *work)
 	struct mirror_request *request = of_work(work);
 	struct mirror *mirror = request->mirror;
 
-	dmcore__mirror_sweep_later(mirror);
+	dmcore__clean_later(mirror);
 	/* It may have ended on its own queue when this returns. */
 	dmcore__mirror_run(request);
 	dmcore__log_flush(mirror);
-}
-
-/* ---- regions that nobody writes to any more ---- */
-
-static void sweep(struct dmcore_timer *timer)
-{
-	struct mirror *mirror = dmcore__container_of(timer, struct mirror, sweep);
-	uint32_t cursor = 0;
-	uint64_t region;
-
-	while ((region = dmcore__region_take_clean(mirror->regions, &cursor, true)) != UINT64_MAX)
-		dmcore__log_clean(mirror, region);
-	dmcore__log_tick(mirror);
-	dmcore__log_flush(mirror);
-	if (!dmcore__regions_are_absent(mirror->regions))
-		dmcore__mirror_sweep_later(mirror);
-}
-
-void dmcore__mirror_sweep_later(struct mirror *mirror)
-{
-	if (mirror->sweep.previous || mirror->suspending)
-		return;
-	mirror->sweep.fn = sweep;
-	dmcore_timer_start(mirror->service, &mirror->sweep,
-			   dmcore_clock_ns(mirror->core) + SWEEP_NS);
 }
 
 /* ---- requests that a leg has failed ---- */

@@ -17,6 +17,7 @@ unit_tests = \
 	tests/fault/test_descriptors \
 	tests/fault/test_kcopyd \
 	tests/fault/test_map_memory \
+	tests/fault/test_mirror_behind \
 	tests/fault/test_mirror_cleaning \
 	tests/fault/test_mirror_flushes \
 	tests/fault/test_mirror_log \

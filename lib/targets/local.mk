@@ -24,6 +24,7 @@ targets_sources = \
 	lib/targets/log_writes/write.c \
 	lib/targets/mirror.c \
 	lib/targets/mirror/arguments.c \
+	lib/targets/mirror/behind.c \
 	lib/targets/mirror/clean.c \
 	lib/targets/mirror/log.c \
 	lib/targets/mirror/mirror.h \

@@ -3,7 +3,9 @@
  * mirror: two to nine devices that hold the same, and a log of where they may not.
  *
  * Table line:  <start> <length> mirror <core|disk> <#log_args> [<log device>] <region sectors>
- *		[sync|nosync] <#legs> {<device> <offset>} [<#features> [handle_errors] [keep_log]]
+ *		[sync|nosync] <#legs> {<device> <offset>}
+ *		[<#features> [handle_errors] [keep_log] [balance_reads]
+ *			     [write_behind <leg> <sectors>]]
  *
  * A read goes to the first leg that is well, or, where the legs may differ, to the first one alone.
  * A write goes to all legs; one to a region that is active does so at once, on the thread of the
@@ -11,6 +13,7 @@
  * type at the end.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <strings.h>
 
 #include "base/compiler.h"
@@ -59,6 +62,7 @@ static void mirror_dtr(struct dmcore_target *target)
 	if (mirror->recovery.kc)
 		give(mirror, end, true);
 	dmcore_free(mirror->core, mirror->regions);
+	dmcore__behind_free(mirror);
 	dmcore__log_destroy(mirror);
 }
 
@@ -87,42 +91,62 @@ static void post(struct mirror_request *request, void (*fn)(struct dmcore_work *
 	dmcore_queue_post(request->mirror->service, &request->work);
 }
 
-static enum dmcore_map_result send_to(const struct mirror *mirror, struct mirror_request *request,
+static enum dmcore_map_result send_to(const struct mirror *mirror,
+				      const struct mirror_request *request,
 				      struct dmcore_bio *bio, uint32_t leg)
 {
-	request->leg = leg;
 	bio->bdev = mirror->legs[leg].bdev;
 	bio->sector = dmcore__mirror_leg_sector(&mirror->legs[leg], request->sector);
 	return DMCORE_MAP_REMAPPED;
 }
 
-static enum dmcore_map_result map_read(const struct mirror *mirror, struct mirror_request *request,
-				       struct dmcore_bio *bio)
+/* Whether a leg may lack what has been acknowledged. What is behind and fails puts its region out
+ * of sync before it is counted off. */
+static bool is_behind(const struct mirror *mirror, const struct mirror_request *request,
+		      uint32_t leg)
 {
-	uint32_t first = atomic_load_explicit(&mirror->first_leg, memory_order_acquire);
-	uint32_t leg = first;
-
-	request->stage = MIRROR_READ;
-	if (dmcore__likely(dmcore__log_in_sync(&mirror->log, request->region)))
-		leg = dmcore__mirror_choose_leg(mirror);
-	else if (bio->flags & DMCORE_BIO_RAHEAD ||
-		 !dmcore__mirror_leg_reads(&mirror->legs[first]))
-		leg = MIRROR_NO_LEG;
-	if (leg != MIRROR_NO_LEG)
-		return send_to(mirror, request, bio, leg);
-	request->stage = MIRROR_OUTSIDE;
-	return DMCORE_MAP_KILL;
+	return dmcore__unlikely(dmcore__mirror_lags(mirror, leg)) &&
+	       (atomic_load(&mirror->behind.num_writes) > 0 ||
+		!dmcore__log_in_sync(&mirror->log, request->region));
 }
 
-static uint32_t all_legs(const struct mirror *mirror)
+static enum dmcore_map_result map_read(struct mirror *mirror, struct mirror_request *request,
+				       struct dmcore_bio *bio)
 {
-	return (1u << mirror->num_legs) - 1;
+	uint32_t leg = dmcore__mirror_read_leg(mirror, request->region);
+
+	request->stage = MIRROR_OUTSIDE;
+	if (leg == MIRROR_NO_LEG || (bio->flags & DMCORE_BIO_RAHEAD &&
+				     !dmcore__log_in_sync(&mirror->log, request->region)))
+		return DMCORE_MAP_KILL;
+	if (is_behind(mirror, request, leg)) {
+		post(request, dmcore__behind_await);
+		return DMCORE_MAP_SUBMITTED;
+	}
+	dmcore__mirror_count_read(mirror, request, leg);
+	return send_to(mirror, request, bio, leg);
 }
 
 static enum dmcore_map_result send_to_all(const struct mirror *mirror,
 					  struct mirror_request *request, struct dmcore_bio *bio)
 {
-	request->sent = all_legs(mirror);
+	request->sent = dmcore__mirror_all_legs(mirror);
+	dmcore_bio_send_copies(bio, request->sent);
+	return DMCORE_MAP_SUBMITTED;
+}
+
+/* A leg that lags needn't be flushed while the others are well: what it lacks is marked. */
+static enum dmcore_map_result map_flush(const struct mirror *mirror,
+					struct mirror_request *request, struct dmcore_bio *bio)
+{
+	request->stage = MIRROR_FLUSH;
+	if (dmcore__likely(!mirror->behind.leg))
+		return send_to_all(mirror, request, bio);
+	if (atomic_load(&mirror->leg_failed)) {
+		post(request, dmcore__behind_await);
+		return DMCORE_MAP_SUBMITTED;
+	}
+	request->sent = dmcore__mirror_all_legs(mirror) & ~(1u << mirror->behind.leg);
 	dmcore_bio_send_copies(bio, request->sent);
 	return DMCORE_MAP_SUBMITTED;
 }
@@ -130,14 +154,18 @@ static enum dmcore_map_result send_to_all(const struct mirror *mirror,
 static enum dmcore_map_result map_write(struct mirror *mirror, struct mirror_request *request,
 					struct dmcore_bio *bio)
 {
-	enum region_state state = dmcore__region_enter(mirror->regions, request->region);
+	enum region_state state = REGION_ABSENT;
 
+	/* All writes have to keep the order of those that one leg gets later. */
+	if (dmcore__likely(!mirror->behind.leg))
+		state = dmcore__region_enter(mirror->regions, request->region);
 	if (dmcore__likely(state == REGION_DIRTY && dmcore__log_is_well(&mirror->log))) {
 		request->stage = MIRROR_TO_ALL;
 		return send_to_all(mirror, request, bio);
 	}
 	if (state == REGION_NOSYNC && !atomic_load(&mirror->leg_failed)) {
 		request->stage = MIRROR_TO_ONE;
+		request->leg = 0;
 		return send_to(mirror, request, bio, 0);
 	}
 	if (state == REGION_DIRTY || state == REGION_NOSYNC) {
@@ -161,8 +189,7 @@ static enum dmcore_map_result mirror_map(struct dmcore_target *target, struct dm
 		return map_read(mirror, request, bio);
 	if (bio->op != DMCORE_OP_FLUSH)
 		return map_write(mirror, request, bio);
-	request->stage = MIRROR_FLUSH;
-	return send_to_all(mirror, request, bio);
+	return map_flush(mirror, request, bio);
 }
 
 static void mirror_map_copy(struct dmcore_target *target, void *per_bio, struct dmcore_bio *copy)
@@ -191,10 +218,16 @@ static enum dmcore_end_result read_failed(struct mirror *mirror, struct mirror_r
 		*status = -EIO;
 		return DMCORE_END_DONE;
 	}
+	if (is_behind(mirror, request, leg)) {
+		request->stage = MIRROR_OUTSIDE;
+		post(request, dmcore__behind_await);
+		return DMCORE_END_INCOMPLETE;
+	}
 	bio->count = request->count;
 	bio->vecs = request->vecs;
 	bio->num_vecs = request->num_vecs;
 	bio->vec_offset_bytes = request->vec_offset_bytes;
+	dmcore__mirror_count_read(mirror, request, leg);
 	send_to(mirror, request, bio, leg);
 	return DMCORE_END_AGAIN;
 }
@@ -228,6 +261,9 @@ static enum dmcore_end_result mirror_end_io(struct dmcore_target *target, struct
 	struct mirror_request *request = dmcore_bio_target_data(bio);
 	struct mirror *mirror = target->private_data;
 
+	if (request->stage == MIRROR_READ && dmcore__unlikely(mirror->balances_reads))
+		atomic_fetch_sub_explicit(&mirror->loads[request->leg].num_reads, 1,
+					  memory_order_relaxed);
 	if (request->stage == MIRROR_FLUSH && dmcore__unlikely(missed_a_failure(mirror))) {
 		request->failed |= 1;
 		*status = -EIO;
@@ -315,6 +351,8 @@ static void clean(struct dmcore_call *call)
 {
 	struct mirror *mirror = mirror_of(call);
 
+	if (dmcore__behind_delays(mirror, call))
+		return;
 	dmcore__clean_all(mirror);
 	dmcore__log_finish(mirror, call);
 }
@@ -329,11 +367,20 @@ static void mirror_postsuspend(struct dmcore_target *target)
 static int mirror_message(struct dmcore_target *target, struct dmcore_args *args,
 			  struct dmcore_text *reply)
 {
+	struct mirror *mirror = target->private_data;
 	const char *word = dmcore_args_next(args);
 
-	if (strcasecmp(word, "scrub") != 0)
-		return dmcore_args_fail(args, -EINVAL, "messages are: scrub");
-	return dmcore__scrub_message(target->private_data, args, reply);
+	if (strcasecmp(word, "scrub") == 0)
+		return dmcore__scrub_message(mirror, args, reply);
+	if (strcasecmp(word, "behind") != 0)
+		return dmcore_args_fail(args, -EINVAL, "messages are: scrub, behind");
+	if (dmcore_args_left(args) > 0)
+		return dmcore_args_fail(args, -EINVAL, "behind takes nothing");
+	dmcore_text_printf(reply, "behind %" PRIu32 " %" PRIu32 " %" PRIu32,
+			   atomic_load(&mirror->behind.num_writes),
+			   atomic_load(&mirror->behind.used_sectors),
+			   mirror->behind.limit_sectors);
+	return 0;
 }
 
 static int mirror_iterate_devices(struct dmcore_target *target, dmcore_iterate_fn fn,

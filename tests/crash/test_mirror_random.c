@@ -105,6 +105,9 @@ static void run_at_random(struct rng *rng, bool fails)
 static struct simmir_options random_options(struct rng *rng)
 {
 	static const unsigned int kinds[] = { 0, 0, 0, DMCORE_SIM_NO_FUA, DMCORE_SIM_NO_CACHE };
+	static const char *const features[] = {
+		NULL, NULL, "3 write_behind 1 8", "4 balance_reads write_behind 1 32",
+	};
 	uint32_t region_sectors = 2u << rng_below(rng, 3);
 	uint64_t regions = 4 + rng_below(rng, 4);
 
@@ -118,6 +121,7 @@ static struct simmir_options random_options(struct rng *rng)
 		.disk_flags = kinds[rng_below(rng, 5)],
 		.spread_ns = rng_below(rng, 3) * 60000,
 		.differ = rng_one_in(rng, 3),
+		.features = features[rng_below(rng, 4)],
 		.look_every = simmir_slow() ? 16 : 64,
 	};
 }

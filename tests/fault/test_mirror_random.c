@@ -287,17 +287,20 @@ static void step(void)
 
 static void begin(unsigned int way)
 {
-	static const char *const features[] = { NULL, "1 handle_errors",
-						"2 handle_errors keep_log" };
+	static const char *const features[] = {
+		NULL, "1 handle_errors", "2 handle_errors keep_log", "1 balance_reads",
+		"5 handle_errors keep_log write_behind 1 32",
+		"5 balance_reads handle_errors write_behind 1 8", "3 write_behind 1 64",
+	};
 
 	memset(slots, 0, sizeof(slots));
 	memset(acknowledged, 0, sizeof(acknowledged));
 	memset(written, 0, sizeof(written));
 	memset(num_rules, 0, sizeof(num_rules));
 	last_version = 0;
-	num_legs = 2 + way / 6 % 2;
+	num_legs = 2 + way / 14 % 2;
 	table = (struct mirrors_table){ .legs = num_legs == 2 ? "01" : "012",
-					.disk = way / 3 % 2, .features = features[way % 3] };
+					.disk = way / 7 % 2, .features = features[way % 7] };
 	mirrors_open();
 	mirrors_map(&table);
 }

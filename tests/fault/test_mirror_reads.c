@@ -256,3 +256,101 @@ Test(mirror_reads, that_a_leg_does_not_know_are_not_its_failure)
 	cr_assert_eq(num_reads(1), 0);
 	mirrors_close();
 }
+
+/* ---- that are balanced ---- */
+
+static void hold_reads(void)
+{
+	for (unsigned int i = 0; i < 3; i++)
+		fault_add_rule(mirrors.disks[i], &(struct fault_rule){ .action = FAULT_HOLD,
+				.ops = FAULT_READ });
+}
+
+static void let_reads_go(void)
+{
+	for (unsigned int i = 0; i < 3; i++) {
+		fault_clear_rules(mirrors.disks[i]);
+		fault_release_all(mirrors.disks[i]);
+	}
+	mirrors_settle();
+}
+
+/* So many at once; how many each of three legs got. */
+static void read_at_once(unsigned int count, unsigned int *a, unsigned int *b, unsigned int *c)
+{
+	static unsigned char bytes[16 * DMCORE_SECTOR_BYTES];
+	unsigned int before[3] = { num_reads(0), num_reads(1), num_reads(2) };
+	struct tally tally = { 0 };
+
+	hold_reads();
+	for (unsigned int i = 0; i < count; i++)
+		stage_submit(&mirrors.stage, mirrors.bdev, DMCORE_OP_READ, i, 1, bytes, &tally);
+	let_reads_go();
+	mirrors_wait(&tally, count);
+	cr_assert_eq(tally.failed, 0);
+	*a = num_reads(0) - before[0];
+	*b = num_reads(1) - before[1];
+	*c = num_reads(2) - before[2];
+}
+
+static void expect_at_once(unsigned int count, unsigned int a, unsigned int b, unsigned int c)
+{
+	unsigned int got[3];
+
+	read_at_once(count, &got[0], &got[1], &got[2]);
+	cr_assert(got[0] == a && got[1] == b && got[2] == c, "%u %u %u", got[0], got[1], got[2]);
+}
+
+Test(mirror_reads, are_balanced_over_legs_that_are_well)
+{
+	static const struct mirrors_table table = { .legs = "012", .sync = "nosync",
+						    .features = "1 balance_reads" };
+
+	mirrors_open();
+	mirrors_map(&table);
+	for (unsigned int round = 0; round < 5; round++)
+		expect_at_once(12, 4, 4, 4);
+	expect_at_once(1, 1, 0, 0);
+	mirrors_close();
+}
+
+Test(mirror_reads, are_balanced_over_those_legs_that_are_left)
+{
+	static const struct mirrors_table table = { .legs = "012", .sync = "nosync",
+						    .features = "1 balance_reads" };
+
+	mirrors_open();
+	mirrors_map(&table);
+	mirrors_fail(mirrors.disks[0], FAULT_READ, 0, 1);
+	cr_assert_eq(mirrors_try_read(0, 1), 0);
+	expect_at_once(12, 0, 6, 6);
+	mirrors_close();
+}
+
+Test(mirror_reads, are_not_balanced_over_a_leg_that_lags)
+{
+	static const struct mirrors_table table = {
+		.legs = "012", .sync = "nosync", .features = "4 balance_reads write_behind 1 64",
+	};
+
+	mirrors_open();
+	mirrors_map(&table);
+	expect_at_once(12, 6, 0, 6);
+	mirrors_close();
+}
+
+Test(mirror_reads, are_not_balanced_before_the_legs_are_in_sync)
+{
+	static const struct mirrors_table table = { .legs = "012",
+						    .features = "1 balance_reads" };
+
+	mirrors_open();
+	mirrors_fail(mirrors.disks[2], FAULT_WRITE, 0, 100);
+	mirrors_map(&table);
+	mirrors_settle();
+	expect_at_once(12, 12, 0, 0);
+	fault_clear_rules(mirrors.disks[2]);
+	mirrors_await_in_sync();
+	expect_at_once(12, 4, 4, 4);
+	mirrors_close();
+}

@@ -407,13 +407,15 @@ static void choose_world(unsigned int legs_max)
 
 static void run_program(bool fails)
 {
-	static const char *const features[] = { "", " 1 handle_errors",
-						" 2 handle_errors keep_log" };
-
+	static const char *const features[] = {
+		"", " 1 balance_reads", " 3 write_behind 1 8",
+		" 4 write_behind 1 64 balance_reads", " 1 handle_errors",
+		" 2 handle_errors keep_log", " 4 write_behind 1 16 handle_errors",
+	};
 	const char *chosen;
 
 	choose_world(4);
-	chosen = features[rng_below(&rng, fails ? 3 : 1)];
+	chosen = features[rng_below(&rng, fails ? 7 : 4)];
 	open_world();
 	activate("", chosen);
 	may_fail = fails;

@@ -203,6 +203,8 @@ void simmir_activate(struct simmir *mir)
 	for (unsigned int i = 0; i < options->num_legs; i++)
 		length += snprintf(text + length, sizeof(text) - (size_t)length, " sim:d%u %u", i,
 				   (unsigned int)start_of(mir, i));
+	if (options->features)
+		snprintf(text + length, sizeof(text) - (size_t)length, " %s", options->features);
 	mir->device = simworld_map(&mir->world, "m", text);
 }
 

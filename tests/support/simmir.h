@@ -40,6 +40,7 @@ struct simmir_options {
 	uint32_t atomic_bytes;
 	unsigned int disk_flags; /* DMCORE_SIM_* */
 	uint64_t spread_ns;
+	const char *features;    /* behind the legs, or NULL */
 	bool differ;             /* the legs do at first, and the log knows nothing */
 	uint32_t look_every;     /* see 3. above: of so many states one; 0: of none */
 };

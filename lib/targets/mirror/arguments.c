@@ -3,7 +3,8 @@
  * The words of mirror, and what status says:
  *
  *   <core|disk> <#log_args> [<log device>] <region sectors> [sync|nosync]
- *	<#legs> {<device> <offset>} [<#features> [handle_errors] [keep_log]]
+ *	<#legs> {<device> <offset>} [<#features> [handle_errors] [keep_log] [balance_reads]
+ *						 [write_behind <leg> <sectors>]]
  *
  * Called by targets/mirror.c.
  */
@@ -128,6 +129,45 @@ static int parse_legs(struct mirror *mirror, struct dmcore_args *args)
 	return 0;
 }
 
+/* Leg 0 is what a restart believes: it never lags. *count: words of features that are left. */
+static int parse_write_behind(struct mirror *mirror, struct dmcore_args *args, uint64_t *count)
+{
+	uint64_t leg;
+	uint64_t sectors;
+	int ret;
+
+	if (*count < 2)
+		return dmcore_args_fail(args, -EINVAL, "write_behind requires a leg and sectors");
+	*count -= 2;
+	ret = dmcore_args_u64(args, 1, mirror->num_legs - 1, "Invalid leg of write_behind", &leg);
+	if (ret == 0)
+		ret = dmcore_args_u64(args, BEHIND_SECTORS_MIN, BEHIND_SECTORS_MAX,
+				      "Invalid sectors of write_behind", &sectors);
+	if (ret)
+		return ret;
+	mirror->behind.leg = (uint32_t)leg;
+	mirror->behind.limit_sectors = (uint32_t)sectors;
+	return 0;
+}
+
+static int parse_feature(struct mirror *mirror, struct dmcore_args *args, uint64_t *count)
+{
+	const char *word = dmcore_args_next(args);
+
+	(*count)--;
+	if (strcmp(word, "handle_errors") == 0)
+		mirror->handle_errors = true;
+	else if (strcmp(word, "keep_log") == 0)
+		mirror->keep_log = true;
+	else if (strcmp(word, "balance_reads") == 0)
+		mirror->balances_reads = true;
+	else if (strcmp(word, "write_behind") == 0)
+		return parse_write_behind(mirror, args, count);
+	else
+		return dmcore_args_fail(args, -EINVAL, "Unrecognised feature requested");
+	return 0;
+}
+
 static int parse_features(struct mirror *mirror, struct dmcore_args *args)
 {
 	uint64_t count = 0;
@@ -141,16 +181,10 @@ static int parse_features(struct mirror *mirror, struct dmcore_args *args)
 	if (count > dmcore_args_left(args))
 		return dmcore_args_fail(args, -EINVAL,
 					"Not enough arguments to support feature count");
-	for (; count > 0; count--) {
-		const char *word = dmcore_args_next(args);
-
-		if (strcmp(word, "handle_errors") == 0)
-			mirror->handle_errors = true;
-		else if (strcmp(word, "keep_log") == 0)
-			mirror->keep_log = true;
-		else
-			return dmcore_args_fail(args, -EINVAL, "Unrecognised feature requested");
-	}
+	while (ret == 0 && count > 0)
+		ret = parse_feature(mirror, args, &count);
+	if (ret)
+		return ret;
 	if (mirror->keep_log && !mirror->handle_errors)
 		return dmcore_args_fail(args, -EINVAL,
 					"keep_log feature requires the handle_errors feature");
@@ -211,7 +245,8 @@ int dmcore__mirror_construct(struct dmcore_target *target, struct dmcore_args *a
 	if (ret)
 		goto destroy_log;
 	if (legs_are_large_enough(mirror) &&
-	    (dmcore__log_allocate(mirror) || dmcore__clean_allocate(mirror))) {
+	    (dmcore__log_allocate(mirror) || dmcore__clean_allocate(mirror) ||
+	     dmcore__behind_allocate(mirror))) {
 		ret = dmcore_args_fail(args, -ENOMEM, NO_LOG);
 		goto destroy_log;
 	}
@@ -225,10 +260,13 @@ int dmcore__mirror_construct(struct dmcore_target *target, struct dmcore_args *a
 	target->private_data = mirror;
 	target->flags = DMCORE_TARGET_DISCARDS | DMCORE_TARGET_SPLITS_ALL;
 	target->max_io_sectors = 1u << mirror->log.region_shift;
+	if (mirror->behind.leg && target->max_io_sectors > dmcore__behind_io_sectors(mirror))
+		target->max_io_sectors = dmcore__behind_io_sectors(mirror);
 	return 0;
 
 destroy_log:
 	dmcore_free(mirror->core, mirror->regions);
+	dmcore__behind_free(mirror);
 	dmcore__log_destroy(mirror);
 	return ret;
 }
@@ -275,7 +313,8 @@ static void write_table(const struct mirror *mirror, struct dmcore_text *text)
 	static const char *const words[] = { "", "sync ", "nosync " };
 	const struct mirror_log *log = &mirror->log;
 	unsigned int num_args = 1 + (log->bdev != NULL) + (log->sync != MIRROR_SYNC_DEFAULT);
-	unsigned int num_features = (unsigned int)mirror->handle_errors + mirror->keep_log;
+	unsigned int num_features = (unsigned int)mirror->handle_errors + mirror->keep_log +
+				    mirror->balances_reads + (mirror->behind.leg ? 3 : 0);
 
 	dmcore_text_printf(text, "%s %u ", log->bdev ? "disk" : "core", num_args);
 	if (log->bdev) {
@@ -295,6 +334,11 @@ static void write_table(const struct mirror *mirror, struct dmcore_text *text)
 		dmcore_text_printf(text, " handle_errors");
 	if (mirror->keep_log)
 		dmcore_text_printf(text, " keep_log");
+	if (mirror->balances_reads)
+		dmcore_text_printf(text, " balance_reads");
+	if (mirror->behind.leg)
+		dmcore_text_printf(text, " write_behind %" PRIu32 " %" PRIu32, mirror->behind.leg,
+				   mirror->behind.limit_sectors);
 }
 
 void dmcore__mirror_status(struct dmcore_target *target, enum dmcore_text_kind kind,

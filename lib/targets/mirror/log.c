@@ -10,8 +10,8 @@
  *	0 .. 1	header: u32 magic, u32 version, u64 regions, little endian
  *	2 ..	a bit for each region, byte r / 8, bit r % 8
  *
- * Only the blocks that have changed are written. Called on the service by the files beside this one,
- * and by targets/mirror.c while nothing is under way.
+ * Only the blocks that have changed are written. Called on the service by the files beside this
+ * one, and by targets/mirror.c while nothing is under way.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -159,8 +159,9 @@ int dmcore__log_measure(struct mirror *mirror, uint64_t sectors)
 int dmcore__log_allocate(struct mirror *mirror)
 {
 	struct mirror_log *log = &mirror->log;
+	size_t bytes = (size_t)dmcore__log_num_words(log) * sizeof(uint64_t);
 
-	log->sync_words = dmcore_zalloc(mirror->core, dmcore__log_num_words(log) * sizeof(uint64_t));
+	log->sync_words = dmcore_zalloc(mirror->core, bytes);
 	log->buffer = dmcore_zalloc(mirror->core, log->buffer_bytes);
 	log->io_buffer = dmcore_zalloc(mirror->core, log->bdev ? log->buffer_bytes : 1);
 	if (!log->sync_words || !log->buffer || !log->io_buffer)

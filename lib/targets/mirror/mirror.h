@@ -14,6 +14,7 @@
  *   regions.c    active regions
  *   log.c        which regions are in sync, in memory and on disk
  *   clean.c      regions that nobody writes to any more
+ *   behind.c     writes that one leg gets later
  *   writes.c     writes that their own thread can't send on, and those that failed
  *   recovery.c   regions that are copied from one leg to the others
  *   scrub.c      regions whose legs are compared
@@ -42,6 +43,12 @@
 /* Runs of regions that are recovered at once, and how long they are: see recovery.c. */
 #define MIRROR_RUNS 2u
 #define MIRROR_NO_LEG UINT32_MAX
+/* Writes that a leg hasn't got yet: how many, the pages of their data, and of those of one. */
+#define BEHIND_WRITES_MAX 256u
+#define BEHIND_SECTORS_MIN 8u
+#define BEHIND_SECTORS_MAX 131072u
+#define BEHIND_PAGE_BYTES 4096u
+#define BEHIND_WRITE_PAGES_MAX 32u
 /* Regions that a scrub takes at once, and how many runs of differing ones it keeps. */
 #define SCRUB_REGIONS_MAX 64u
 #define SCRUB_RUNS_MAX 32u
@@ -62,6 +69,12 @@ struct mirror_leg {
 	struct dmcore_bdev *bdev;
 	uint64_t offset_sectors;
 	_Atomic uint32_t failures; /* of enum mirror_failure */
+};
+
+/* How many reads it has: in a cache line of its own. */
+struct mirror_load {
+	_Atomic uint32_t num_reads;
+	unsigned char unused[60];
 };
 
 /* ---- requests ---- */
@@ -208,6 +221,44 @@ struct mirror_cleaning {
 	struct dmcore_bio bios[MIRROR_LEGS_MAX];
 };
 
+/* ---- write-behind ---- */
+
+/* What the others have, and one leg has yet to get. */
+struct behind_write {
+	struct dmcore_bio bio;
+	struct behind_write *next;      /* in the order in which they came; or unused */
+	uint64_t sector;                /* from the start of the target */
+	uint64_t count;
+	uint64_t region;                /* it is inside */
+	uint32_t num_pages;
+	bool is_sent;
+	struct dmio_bvec pages[BEHIND_WRITE_PAGES_MAX];
+};
+
+struct mirror_behind {
+	uint32_t leg;                   /* 0: none */
+	uint32_t limit_sectors;
+	_Atomic uint32_t num_writes;
+	_Atomic uint32_t used_sectors;  /* of the limit */
+	uint32_t num_unsent;            /* they wait for others that they overlap */
+	struct behind_write *head;
+	struct behind_write **tail;
+	/* Memory that isn't in use. */
+	struct behind_write *idle;
+	uint32_t num_pages;
+	void **pages;
+	/* All of it. */
+	struct behind_write *writes;
+	unsigned char *memory;
+	/* Who waits for room, or for what he overlaps; and who for all of them. */
+	struct mirror_list writers;
+	struct mirror_list others;
+	bool lets_go;                   /* writers are being run */
+	bool has_room;                  /* and more may be */
+	bool is_stuck;                  /* or not, for one of them has to wait on */
+	struct dmcore_call *idle_call;  /* made again when there are none */
+};
+
 /* ---- recovery ---- */
 
 /* Neighbouring regions that are copied in one go. */
@@ -314,7 +365,9 @@ struct mirror {
 	uint32_t num_legs;
 	bool handle_errors;
 	bool keep_log;
+	bool balances_reads;
 	struct mirror_leg legs[MIRROR_LEGS_MAX];
+	struct mirror_load loads[MIRROR_LEGS_MAX];
 	_Atomic uint32_t first_leg;     /* that is read, and recovered from */
 	_Atomic bool leg_failed;        /* some leg isn't well */
 	_Atomic uint32_t num_lost;      /* flushes that leg 0 has failed, whoever asked for them */
@@ -332,6 +385,7 @@ struct mirror {
 	struct regions *regions;
 	struct mirror_log log;
 	struct mirror_cleaning cleaning;
+	struct mirror_behind behind;
 	struct mirror_recovery recovery;
 	struct mirror_scrub scrub;
 };
@@ -355,10 +409,26 @@ static inline bool dmcore__mirror_leg_reads(const struct mirror_leg *leg)
 	return (failures & ~(uint32_t)MIRROR_FLUSH_FAILED) == 0;
 }
 
+/* Whether it may not have got yet what the others have. */
+static inline bool dmcore__mirror_lags(const struct mirror *mirror, uint32_t leg)
+{
+	return leg == mirror->behind.leg && leg != 0;
+}
+
 /* Whether a request has come since the same looked last. */
 static inline bool dmcore__mirror_in_use(struct mirror *mirror, enum mirror_looker looker)
 {
 	return atomic_fetch_and(&mirror->in_use, ~(uint32_t)looker) & (uint32_t)looker;
+}
+
+/* A request is to be read from a leg. */
+static inline void dmcore__mirror_count_read(struct mirror *mirror, struct mirror_request *request,
+					     uint32_t leg)
+{
+	request->leg = leg;
+	request->stage = MIRROR_READ;
+	if (mirror->balances_reads)
+		atomic_fetch_add_explicit(&mirror->loads[leg].num_reads, 1, memory_order_relaxed);
 }
 
 /* ---- arguments.c ---- */
@@ -447,6 +517,19 @@ void dmcore__clean_later(struct mirror *mirror);
 /* Begins a flush of the legs if there is need. False: there isn't, and none is under way. */
 bool dmcore__clean_go_on(struct mirror *mirror);
 
+/* ---- behind.c ---- */
+
+int dmcore__behind_allocate(struct mirror *mirror);
+void dmcore__behind_free(struct mirror *mirror);
+/* How long a request may be. */
+uint32_t dmcore__behind_io_sectors(const struct mirror *mirror);
+/* Before a write is sent to legs: perhaps to all but one. False: it waits, and is run again. */
+bool dmcore__behind_admit(struct mirror_request *request);
+/* Of a work that is posted to the service: when nothing is behind, dmcore__mirror_run_behind(). */
+void dmcore__behind_await(struct dmcore_work *work);
+/* True: the call is made again when nothing is behind. */
+bool dmcore__behind_delays(struct mirror *mirror, struct dmcore_call *call);
+
 /* ---- writes.c ---- */
 
 /* Of works that are posted to the service. */
@@ -466,8 +549,21 @@ void dmcore__mirror_wake(struct mirror *mirror);
 void dmcore__mirror_release(struct mirror *mirror);
 /* Runs them again, once: every leg is well. */
 void dmcore__mirror_run_held(struct mirror *mirror);
-/* A leg without failures: the first one, or from there downwards; or MIRROR_NO_LEG. */
+/* A leg without failures: the first one, or from there downwards, and last the one that lags; or
+ * MIRROR_NO_LEG. */
 uint32_t dmcore__mirror_choose_leg(const struct mirror *mirror);
+/* No leg lags any more: the one that does otherwise may take the place of the first. */
+void dmcore__mirror_review_first(struct mirror *mirror);
+/* Any thread: the one that a region is read from, or MIRROR_NO_LEG. */
+uint32_t dmcore__mirror_read_leg(const struct mirror *mirror, uint64_t region);
+/* Runs a read or a flush that has waited until no leg lags. */
+void dmcore__mirror_run_behind(struct mirror_request *request);
+/* A region's legs differ. */
+void dmcore__mirror_unsync(struct mirror *mirror, uint64_t region);
+static inline uint32_t dmcore__mirror_all_legs(const struct mirror *mirror)
+{
+	return (1u << mirror->num_legs) - 1;
+}
 
 /* ---- recovery.c ---- */
 

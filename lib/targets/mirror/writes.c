@@ -23,10 +23,46 @@ uint32_t dmcore__mirror_choose_leg(const struct mirror *mirror)
 	for (uint32_t i = 0; i < mirror->num_legs; i++) {
 		uint32_t leg = (first + mirror->num_legs - i) % mirror->num_legs;
 
-		if (dmcore__mirror_leg_is_well(&mirror->legs[leg]))
+		if (dmcore__mirror_leg_is_well(&mirror->legs[leg]) &&
+		    !dmcore__mirror_lags(mirror, leg))
 			return leg;
 	}
+	if (mirror->behind.leg && dmcore__mirror_leg_is_well(&mirror->legs[mirror->behind.leg]))
+		return mirror->behind.leg;
 	return MIRROR_NO_LEG;
+}
+
+/* Of the legs that are well the one with the fewest reads. */
+static uint32_t idlest_leg(const struct mirror *mirror)
+{
+	uint32_t first = atomic_load_explicit(&mirror->first_leg, memory_order_acquire);
+	uint32_t fewest = UINT32_MAX;
+	uint32_t idlest = MIRROR_NO_LEG;
+
+	for (uint32_t i = 0; i < mirror->num_legs; i++) {
+		uint32_t leg = (first + mirror->num_legs - i) % mirror->num_legs;
+		uint32_t num = atomic_load_explicit(&mirror->loads[leg].num_reads,
+						    memory_order_relaxed);
+
+		if (num < fewest && dmcore__mirror_leg_is_well(&mirror->legs[leg]) &&
+		    !dmcore__mirror_lags(mirror, leg)) {
+			fewest = num;
+			idlest = leg;
+		}
+	}
+	return idlest;
+}
+
+uint32_t dmcore__mirror_read_leg(const struct mirror *mirror, uint64_t region)
+{
+	uint32_t first = atomic_load_explicit(&mirror->first_leg, memory_order_acquire);
+	uint32_t leg = MIRROR_NO_LEG;
+
+	if (dmcore__unlikely(!dmcore__log_in_sync(&mirror->log, region)))
+		return dmcore__mirror_leg_reads(&mirror->legs[first]) ? first : MIRROR_NO_LEG;
+	if (mirror->balances_reads)
+		leg = idlest_leg(mirror);
+	return leg == MIRROR_NO_LEG ? dmcore__mirror_choose_leg(mirror) : leg;
 }
 
 /* The first leg has failed: another one takes its place, if it holds the same. */
@@ -43,13 +79,25 @@ static void replace_first(struct mirror *mirror)
 				  dmcore_bdev_name(mirror->legs[leg].bdev));
 		return;
 	}
-	while (other < mirror->num_legs && !dmcore__mirror_leg_is_well(&mirror->legs[other]))
+	while (other < mirror->num_legs && (!dmcore__mirror_leg_is_well(&mirror->legs[other]) ||
+					    dmcore__mirror_lags(mirror, other)))
 		other++;
 	if (other == mirror->num_legs)
+		other = dmcore__mirror_choose_leg(mirror);
+	/* It may be what the others are made from: not before it has all that they have. */
+	if (dmcore__mirror_lags(mirror, other) && atomic_load(&mirror->behind.num_writes) > 0)
+		return;
+	if (other == MIRROR_NO_LEG)
 		dmcore_target_log(mirror->target, DMCORE_LOG_WARNING,
 				  "All sides of mirror have failed.");
 	else
 		atomic_store_explicit(&mirror->first_leg, other, memory_order_release);
+}
+
+void dmcore__mirror_review_first(struct mirror *mirror)
+{
+	if (mirror->handle_errors && atomic_load(&mirror->leg_failed))
+		replace_first(mirror);
 }
 
 /* Whether it is the first of its kind, and somebody cares. */
@@ -107,7 +155,7 @@ void dmcore__mirror_fail_flush(struct mirror *mirror, uint32_t leg)
 static void forward_now(struct dmcore_work *work)
 {
 	struct mirror_request *request = of_work(work);
-	const struct mirror_leg *leg = &request->mirror->legs[0];
+	const struct mirror_leg *leg;
 	struct dmcore_bio *bio = request->bio;
 
 	bio->count = request->count;
@@ -115,10 +163,11 @@ static void forward_now(struct dmcore_work *work)
 	bio->num_vecs = request->num_vecs;
 	bio->vec_offset_bytes = request->vec_offset_bytes;
 	request->failed = 0;
-	if (request->stage != MIRROR_TO_ONE) {
+	if (request->stage == MIRROR_TO_ALL || request->stage == MIRROR_FLUSH) {
 		dmcore_bio_send_copies(bio, request->sent);
 		return;
 	}
+	leg = &request->mirror->legs[request->leg];
 	bio->bdev = leg->bdev;
 	bio->sector = dmcore__mirror_leg_sector(leg, request->sector);
 	dmcore_bio_forward(bio);
@@ -240,7 +289,28 @@ void dmcore__mirror_release(struct mirror *mirror)
 
 static void flush(struct mirror_request *request)
 {
-	request->sent = (1u << request->mirror->num_legs) - 1;
+	struct mirror *mirror = request->mirror;
+
+	request->stage = MIRROR_FLUSH;
+	request->sent = dmcore__mirror_all_legs(mirror);
+	forward(request);
+}
+
+void dmcore__mirror_run_behind(struct mirror_request *request)
+{
+	uint32_t leg;
+
+	if (request->op == DMCORE_OP_FLUSH) {
+		flush(request);
+		return;
+	}
+	leg = dmcore__mirror_read_leg(request->mirror, request->region);
+	if (leg == MIRROR_NO_LEG) {
+		request->stage = MIRROR_OUTSIDE;
+		complete(request, -EIO);
+		return;
+	}
+	dmcore__mirror_count_read(request->mirror, request, leg);
 	forward(request);
 }
 
@@ -280,8 +350,10 @@ static void go_in(struct mirror_request *request, enum region_state state)
 			hold_or_fail(request);
 			return;
 		}
+		request->sent = dmcore__mirror_all_legs(mirror);
+		if (mirror->behind.leg && !dmcore__behind_admit(request))
+			return;
 		request->stage = MIRROR_TO_ALL;
-		request->sent = (1u << mirror->num_legs) - 1;
 	} else {
 		/* After a restart leg 0 is what the others are made from. */
 		if (atomic_load(&mirror->first_leg) != 0 ||
@@ -290,6 +362,7 @@ static void go_in(struct mirror_request *request, enum region_state state)
 			return;
 		}
 		request->stage = MIRROR_TO_ONE;
+		request->leg = 0;
 	}
 	dmcore__region_enter_for(mirror->regions, request->region);
 	forward(request);
@@ -354,7 +427,7 @@ static void fail_legs(struct mirror_request *request)
 	}
 }
 
-static void unsync(struct mirror *mirror, uint64_t region)
+void dmcore__mirror_unsync(struct mirror *mirror, uint64_t region)
 {
 	dmcore__log_set_sync(mirror, region, false);
 	if (dmcore__region_state(mirror->regions, region) == REGION_DIRTY)
@@ -369,7 +442,7 @@ static void discard_failed(struct mirror_request *request)
 	/* What all have refused none has done. */
 	if (request->stage == MIRROR_TO_ALL &&
 	    (request->failed != request->sent || request->torn))
-		unsync(mirror, request->region);
+		dmcore__mirror_unsync(mirror, request->region);
 	if (request->failed & 1 || request->stage == MIRROR_TO_ONE)
 		doubt(mirror, 0);
 	complete(request, -EOPNOTSUPP);
@@ -394,7 +467,7 @@ void dmcore__mirror_failed(struct dmcore_work *work)
 	fail_legs(request);
 	/* Its mark stays until it is recovered. */
 	if (request->stage == MIRROR_TO_ALL)
-		unsync(mirror, request->region);
+		dmcore__mirror_unsync(mirror, request->region);
 	/* Leg 0 has it, and is what a restart believes; and so has the one that is copied from. */
 	if (!holds(mirror) && !(request->failed & (1u | 1u << atomic_load(&mirror->first_leg))))
 		complete(request, 0);

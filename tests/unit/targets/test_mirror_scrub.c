@@ -528,7 +528,7 @@ Test(mirror_scrub, refuses_other_words)
 	struct mirrors_table table = ONE_TABLE;
 
 	open_mirror(&table);
-	expect_refusal("rub", -EINVAL, "messages are: scrub");
+	expect_refusal("rub", -EINVAL, "messages are: scrub, behind");
 	expect_refusal("scrub all", -EINVAL, "scrub takes nothing, or one of");
 	expect_refusal("scrub stop status", -EINVAL, "scrub takes nothing, or one of");
 	expect_refusal("scrub repair now", -EINVAL, "scrub takes nothing, or one of");

@@ -140,6 +140,7 @@ static enum dmcore_map_result map_flush(const struct mirror *mirror,
 					struct mirror_request *request, struct dmcore_bio *bio)
 {
 	request->stage = MIRROR_FLUSH;
+	request->num_told = atomic_load_explicit(&mirror->num_told, memory_order_acquire);
 	if (dmcore__likely(!mirror->behind.leg))
 		return send_to_all(mirror, request, bio);
 	if (atomic_load(&mirror->leg_failed)) {
@@ -246,13 +247,11 @@ static void mirror_end_copy(struct dmcore_target *target, void *per_bio, uint32_
 		atomic_fetch_add(&mirror->num_lost, 1);
 }
 
-/* What a failed flush was to cover no other one covers that ends later: somebody must be told. */
-static bool missed_a_failure(struct mirror *mirror)
+/* What a failed flush was to cover no other one covers: not those that came before anybody had been
+ * told of it. */
+static bool missed_a_failure(const struct mirror *mirror, const struct mirror_request *request)
 {
-	uint32_t num_lost = atomic_load_explicit(&mirror->num_lost, memory_order_acquire);
-
-	return atomic_load_explicit(&mirror->num_told, memory_order_relaxed) != num_lost &&
-	       atomic_exchange(&mirror->num_told, num_lost) != num_lost;
+	return atomic_load_explicit(&mirror->num_lost, memory_order_acquire) != request->num_told;
 }
 
 static enum dmcore_end_result mirror_end_io(struct dmcore_target *target, struct dmcore_bio *bio,
@@ -264,7 +263,7 @@ static enum dmcore_end_result mirror_end_io(struct dmcore_target *target, struct
 	if (request->stage == MIRROR_READ && dmcore__unlikely(mirror->balances_reads))
 		atomic_fetch_sub_explicit(&mirror->loads[request->leg].num_reads, 1,
 					  memory_order_relaxed);
-	if (request->stage == MIRROR_FLUSH && dmcore__unlikely(missed_a_failure(mirror))) {
+	if (request->stage == MIRROR_FLUSH && dmcore__unlikely(missed_a_failure(mirror, request))) {
 		request->failed |= 1;
 		*status = -EIO;
 	}

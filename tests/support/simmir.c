@@ -332,12 +332,14 @@ static void ended_well(struct simmir *mir, const struct simmir_request *request)
 	if (request->op != DMCORE_OP_WRITE)
 		return;
 	raise_to(mir->ended + request->sector, request->versions, request->count);
-	raise_to(mir->sure + request->sector, request->versions, request->count);
+	if (!request->is_in_doubt)
+		raise_to(mir->sure + request->sector, request->versions, request->count);
 	if (request->flags & DMCORE_BIO_FUA)
 		raise_to(mir->promised + request->sector, request->versions, request->count);
 }
 
-/* What a flush that failed was to cover is covered by none that ends later. */
+/* What a flush that failed was to cover is covered by none that ends later; nor is what was under
+ * way meanwhile, parts of which may have come before it. */
 static void ended_badly(struct simmir *mir, const struct simmir_request *request)
 {
 	mir->num_failed++;
@@ -345,8 +347,10 @@ static void ended_badly(struct simmir *mir, const struct simmir_request *request
 	    !(request->flags & (DMCORE_BIO_PREFLUSH | DMCORE_BIO_FUA)))
 		return;
 	memcpy(mir->sure, mir->promised, sizeof(mir->sure));
-	for (unsigned int i = 0; i < SIMMIR_AT_ONCE; i++)
+	for (unsigned int i = 0; i < SIMMIR_AT_ONCE; i++) {
 		memcpy(mir->requests[i].covered, mir->promised, sizeof(mir->promised));
+		mir->requests[i].is_in_doubt = true;
+	}
 }
 
 static void note_end(struct dmcore_bio *bio)
@@ -405,6 +409,7 @@ void simmir_submit(struct simmir *mir, enum dmcore_op op, unsigned int flags, ui
 		simmir_wait(mir, mir->num_busy - 1);
 	request = idle_request(mir);
 	request->busy = true;
+	request->is_in_doubt = false;
 	request->op = op;
 	request->flags = flags;
 	request->sector = sector;

@@ -48,6 +48,7 @@ struct simmir_options {
 struct simmir_request {
 	struct simmir *mir;
 	bool busy;
+	bool is_in_doubt;                    /* a flush failed meanwhile */
 	enum dmcore_op op;
 	unsigned int flags;
 	uint64_t sector;

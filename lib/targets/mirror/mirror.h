@@ -92,6 +92,7 @@ struct mirror_request {
 	uint32_t vec_offset_bytes;
 	uint64_t region;
 	uint64_t ticket;              /* of the flush of the log that it waits for */
+	uint32_t num_told;            /* mirror.num_told when the flush came */
 	uint32_t leg;                 /* that is read */
 	uint32_t sent;                /* bit for each leg that a copy went to */
 	uint32_t failed;              /* and that it failed on */
@@ -371,7 +372,7 @@ struct mirror {
 	_Atomic uint32_t first_leg;     /* that is read, and recovered from */
 	_Atomic bool leg_failed;        /* some leg isn't well */
 	_Atomic uint32_t num_lost;      /* flushes that leg 0 has failed, whoever asked for them */
-	_Atomic uint32_t num_told;      /* of these, before the last one that has ended */
+	_Atomic uint32_t num_told;      /* of these, whose users have seen a flush fail for it */
 	_Atomic bool first_failed;      /* the first one isn't, and may be replaced */
 	_Atomic uint32_t in_use;        /* bit for each who hasn't looked since a request came */
 	_Atomic bool posted;            /* the work below */

@@ -223,6 +223,8 @@ static void leave(struct mirror_request *request)
 static void complete(struct mirror_request *request, int status)
 {
 	leave(request);
+	if (request->stage == MIRROR_FLUSH && status)
+		atomic_store(&request->mirror->num_told, atomic_load(&request->mirror->num_lost));
 	dmcore_bio_complete_remote(request->bio, status);
 }
 
@@ -314,6 +316,16 @@ void dmcore__mirror_run_behind(struct mirror_request *request)
 	forward(request);
 }
 
+/* What it was to cover has been written again. */
+static void flush_anew(struct mirror_request *request)
+{
+	struct mirror *mirror = request->mirror;
+
+	request->num_told = atomic_load(&mirror->num_lost);
+	atomic_store(&mirror->num_told, request->num_told);
+	flush(request);
+}
+
 void dmcore__mirror_run_held(struct mirror *mirror)
 {
 	struct mirror_list held = mirror->held;
@@ -329,7 +341,7 @@ void dmcore__mirror_run_held(struct mirror *mirror)
 		} else {
 			request->again = true;
 			if (request->stage == MIRROR_FLUSH)
-				flush(request);
+				flush_anew(request);
 			else
 				dmcore__mirror_run(request);
 		}

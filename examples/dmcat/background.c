@@ -7,8 +7,8 @@
  *	START LENGTH mirror LEGS DEVICE… IN_SYNC/REGIONS 1 HEALTH LOG…
  *
  * A merge is done when what is allocated is metadata. In a mirror's health there is a letter for
- * each leg: A for one that works, D where a write and S where the recovery has failed, so that
- * some regions stay as they are.
+ * each leg: A for one that works, D where a write and S where the recovery has failed, which is
+ * tried again.
  */
 #include "background.h"
 
@@ -62,7 +62,9 @@ static enum background of_mirror(char *rest)
 		return BACKGROUND_NONE;
 	words_next(&rest);
 	word = words_next(&rest);
-	return word && !strpbrk(word, "DS") ? BACKGROUND_UNDER_WAY : BACKGROUND_FAILED;
+	if (!word)
+		return BACKGROUND_FAILED;
+	return strpbrk(word, "DS") ? BACKGROUND_FAILING : BACKGROUND_UNDER_WAY;
 }
 
 enum background background_of_line(const char *line)

@@ -7,6 +7,7 @@
 enum background {
 	BACKGROUND_NONE,      /* it has ended, or there was none */
 	BACKGROUND_UNDER_WAY,
+	BACKGROUND_FAILING,   /* what has failed is tried again, now and then */
 	BACKGROUND_FAILED,    /* it won't end */
 };
 

@@ -173,6 +173,8 @@ enum exit_status live_wait(struct session *session, const struct call *call)
 
 /* How long no event is waited for before the status is read again: a merge raises none. */
 #define LOOK_NS INT64_C(10000000)
+/* How long what fails may go on without getting anywhere: it pauses for seconds between tries. */
+#define FAILING_NS UINT64_C(30000000000)
 
 /* Reads what the status says of all targets. *why: the line that says so, for free(). */
 static enum exit_status read_work(struct session *session, struct dmcore_device *device,
@@ -208,12 +210,34 @@ static int64_t next_look(int64_t timeout_ns, uint64_t waited_ns)
 	return (uint64_t)timeout_ns > waited_ns ? timeout_ns - (int64_t)waited_ns : 0;
 }
 
+/* What has been seen of work that fails. */
+struct failing {
+	char *line;
+	uint64_t since_ns; /* when it began to say so */
+};
+
+/* Whether work goes on: what fails does as long as it says something else now and then. */
+static bool goes_on(struct failing *failing, enum background work, const char *line,
+		    uint64_t now_ns)
+{
+	if (work != BACKGROUND_FAILING)
+		return work == BACKGROUND_UNDER_WAY;
+	if (!failing->line || !line || strcmp(failing->line, line) != 0) {
+		free(failing->line);
+		failing->line = line ? strdup(line) : NULL;
+		failing->since_ns = now_ns;
+	}
+	return now_ns - failing->since_ns < FAILING_NS;
+}
+
 enum exit_status live_settle(struct session *session, const struct call *call)
 {
 	uint64_t begun_ns = dmcore_clock_ns(session->core);
 	struct dmcore_device *device;
 	enum exit_status status = devices_find(session, call->args[0], &device);
 	enum background work = BACKGROUND_UNDER_WAY;
+	struct failing failing = { NULL, 0 };
+	bool is_on = true;
 	bool is_over = false;
 	uint32_t event_nr;
 	char *why = NULL;
@@ -224,26 +248,28 @@ enum exit_status live_settle(struct session *session, const struct call *call)
 	if (status)
 		return status;
 	event_nr = dmcore_device_event_nr(device);
-	while (status == EXIT_DONE && work == BACKGROUND_UNDER_WAY && !is_over) {
+	while (status == EXIT_DONE && is_on && !is_over) {
 		uint64_t waited_ns = dmcore_clock_ns(session->core) - begun_ns;
 
 		free(why);
 		is_over = call->timeout_ns >= 0 && waited_ns >= (uint64_t)call->timeout_ns;
 		status = read_work(session, device, &work, &why);
-		if (status == EXIT_DONE && work == BACKGROUND_UNDER_WAY && !is_over)
+		is_on = goes_on(&failing, work, why, waited_ns);
+		if (status == EXIT_DONE && is_on && !is_over)
 			ret = dmcore_device_wait(device, &event_nr,
 						 next_look(call->timeout_ns, waited_ns));
 		if (ret && ret != -ETIMEDOUT)
 			status = outcome(session, ret);
 	}
-	if (status == EXIT_DONE && work == BACKGROUND_FAILED)
+	if (status == EXIT_DONE && !is_on && work != BACKGROUND_NONE)
 		status = report_error(&session->report, EXIT_IO_FAILED, EIO,
 				      "'%s' won't end its work: %s", call->args[0],
 				      why ? why : "");
-	else if (status == EXIT_DONE && work == BACKGROUND_UNDER_WAY)
+	else if (status == EXIT_DONE && is_on)
 		status = report_error(&session->report, EXIT_IO_FAILED, ETIMEDOUT,
 				      "'%s' hasn't ended its work: %s", call->args[0],
 				      why ? why : "");
+	free(failing.line);
 	free(why);
 	return status;
 }

@@ -79,4 +79,22 @@ is "$status" 1 'the exit status'
 is "$(cat out)" '0 regions compared, 0 differ, 32 not in sync
 31 regions compared, 0 differ, 1 not readable'
 is "$(cat err)" "script:9: scrub: not all legs of 'n' can be read (EIO)"
+
+# settle waits for a leg that has failed and comes back.
+pattern 1048576 > new
+cat > script << 'END'
+create low 0 2048 error
+create m 0 2048 mirror core 1 64 2 a 0 low 0
+settle m --timeout 0.2
+load low 0 2048 linear new 0
+resume low
+settle m
+status m
+END
+try dmcat -k run script
+is "$status" 1 'a leg that comes back'
+is "$(cat out)" '0 2048 mirror 2 a low 32/32 1 AA 1 core'
+is "$(grep -v 'failed\|Reads' err | sed 's/0 2048.*(/(/')" \
+	"script:3: settle: 'm' hasn't ended its work: (ETIMEDOUT)"
+same a new 'what has been recovered'
 finish

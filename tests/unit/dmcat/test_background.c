@@ -65,11 +65,20 @@ Test(background, a_mirror_recovers_until_all_regions_are_in_sync)
 	all_are(under_way, BACKGROUND_UNDER_WAY);
 }
 
-Test(background, a_mirror_with_a_dead_leg_does_not_recover)
+Test(background, a_mirror_with_a_dead_leg_tries_again)
 {
-	static const char *const failed[] = {
+	static const char *const failing[] = {
 		"0 2048 mirror 2 7:0 7:1 3/64 1 AD 1 core",
 		"0 2048 mirror 2 7:0 7:1 3/64 1 AS 1 core",
+		NULL,
+	};
+
+	all_are(failing, BACKGROUND_FAILING);
+}
+
+Test(background, a_mirror_that_tells_no_numbers_has_failed)
+{
+	static const char *const failed[] = {
 		"0 2048 mirror 2 7:0 7:1 3/64 1",
 		"0 2048 mirror 2 7:0 7:1",
 		"0 2048 mirror 18446744073709551615 7:0 7:1 64/64 1 AA 1 core",

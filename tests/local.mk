@@ -4,6 +4,7 @@
 
 unit_tests = \
 	tests/crash/test_kcopyd \
+	tests/crash/test_mirror \
 	tests/crash/test_mirror_random \
 	tests/crash/test_promises \
 	tests/crash/test_snapshot \
@@ -166,6 +167,7 @@ unit_tests = \
 	tests/unit/targets/test_log_writes_memory \
 	tests/unit/targets/test_log_writes_random \
 	tests/unit/targets/test_mirror_scrub \
+	tests/unit/targets/test_mirror_threads \
 	tests/unit/targets/test_snapshot \
 	tests/unit/targets/test_snapshot_first \
 	tests/unit/targets/test_snapshot_handover \

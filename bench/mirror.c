@@ -14,11 +14,11 @@
 #include "rig.h"
 #include "uring_floor.h"
 
-/* Of a leg: a third each is written through mirrors, written by floors, and read. */
-#define FULL_BYTES (UINT64_C(192) << 20)
-#define SMOKE_BYTES (UINT64_C(6) << 20)
-#define PARTS 3u
-#define CACHE_COUNT 512u
+/* Of a leg: one half is written, by mirrors and by floors, and the other is read. */
+#define FULL_BYTES (UINT64_C(128) << 20)
+#define SMOKE_BYTES (UINT64_C(4) << 20)
+#define PARTS 2u
+#define CACHE_COUNT 2048u
 /* A disk takes its time. */
 #define DIRECT_COUNT 128u
 #define SMOKE_COUNT 64u
@@ -104,7 +104,7 @@ static struct dmcore_bdev *map_mirror(const struct mode *mode, struct engine *en
 {
 	const struct mirror_files *files = mode->files;
 	unsigned long long sectors = blocks_of(mode) * BENCH_BLOCK_SECTORS;
-	unsigned long long offset = kind == READ ? 2 * sectors : 0;
+	unsigned long long offset = kind == READ ? sectors : 0;
 	char log[80];
 	char table[256];
 
@@ -145,7 +145,7 @@ static int open_floor(const struct mode *mode, struct engine *engine, enum kind 
 	work->writes = kind != READ;
 	work->sleeps = work->writes || mode->direct;
 	work->positions = blocks_of(mode);
-	work->first_block = work->positions * (kind == READ ? 2 : 1);
+	work->first_block = kind == READ ? work->positions : 0;
 	work->buffers = kind == READ ? engine->rig.buffers : mode->write_buffers;
 	work->batch = batches[i];
 	if (engine->backend == DMCORE_BACKEND_PREAD || engine->queue_flags)

@@ -189,7 +189,8 @@ unit_tests = \
 	tests/unit/test_refusals
 
 if HAVE_LIBURING
-unit_tests += tests/unit/backend/test_inline_writes tests/unit/backend/test_io_uring
+unit_tests += tests/unit/backend/test_inline_writes tests/unit/backend/test_io_uring \
+	tests/unit/backend/test_waits
 endif
 
 # What several programs share.
@@ -362,6 +363,9 @@ tests_unit_map_test_fenced_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), sys
 tests_unit_sim_test_refusals_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), mmap munmap)
 tests_unit_queue_test_kernel_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), \
 	pthread_create eventfd epoll_create1 epoll_ctl timerfd_create mmap madvise)
+tests_unit_backend_test_waits_LDFLAGS = $(AM_LDFLAGS) $(wrap_flag)io_uring_submit_and_wait_timeout
+tests_unit_backend_test_waits_CFLAGS = $(AM_CFLAGS) $(LIBURING_CFLAGS)
+tests_unit_backend_test_waits_LDADD = $(LDADD) $(LIBURING_LIBS)
 tests_unit_backend_test_io_uring_CFLAGS = $(AM_CFLAGS) $(LIBURING_CFLAGS)
 tests_unit_backend_test_io_uring_LDADD = $(LDADD) $(LIBURING_LIBS)
 tests_unit_backend_test_io_uring_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), eventfd \

@@ -120,6 +120,9 @@ DMCORE_API int dmcore_queue_destroy(struct dmcore_queue *queue);
  *          made on the caller's behalf count too: a caller who waits for a certain one loops. Less
  *          also when a clock of the application's own stands still, and there is no sleep hook: as
  *          soon as the time to the next timer has passed for real.
+ * @note    With min > 1 the thread may sleep until so many system calls have ended, to be woken
+ *          less often. What other threads want of it, and callbacks of what has ended, may then be
+ *          late by 5 ms. For the shortest latency wait for one.
  * @retval -EINVAL      max is 0 or less than min.
  * @retval -EDEADLK     Called from a callback of this queue.
  * @retval -EPERM       Another thread owns the queue.

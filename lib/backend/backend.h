@@ -20,6 +20,13 @@
 /* Files that a ring can register: enough for wide stripes, and little to set up. */
 #define DMCORE__FILE_SLOTS 256u
 
+/*
+ * How long somebody who waits for several may be told late of the first, or of a wake-up. Longer
+ * than the kernel's tick, or each change of threads meanwhile would set the timer of the CPU anew,
+ * which is dear on virtual machines.
+ */
+#define DMCORE__SEVERAL_NS 5000000
+
 /* A descriptor known to the backends. */
 struct dmcore_file {
 	struct dmcore *core;
@@ -60,8 +67,10 @@ struct dmcore__backend_ops {
 	/*
 	 * Waits until something has ended, wake_fd is readable (and reads it), or the time is over;
 	 * implies kick. Returns 0, -EINTR after a signal, or -ETIME. timeout_ns < 0: for ever.
+	 * The caller has nothing to do before `want` have ended: a backend may let it sleep on
+	 * until then, for DMCORE__SEVERAL_NS at the most, whatever comes meanwhile.
 	 */
-	int (*wait)(struct dmcore__backend *backend, int64_t timeout_ns);
+	int (*wait)(struct dmcore__backend *backend, unsigned int want, int64_t timeout_ns);
 	/*
 	 * A descriptor that is readable when reap has something to do, until reap has done it; or
 	 * -1: wake_fd tells. Returns 0 or a negative errno.

@@ -504,12 +504,25 @@ static void arm_wake(struct uring_backend *self)
 	flush_sq(self);
 }
 
-static int uring_wait(struct dmcore__backend *backend, int64_t timeout_ns)
+static int sleep_until(struct uring_backend *self, unsigned int count, int64_t timeout_ns)
 {
-	struct uring_backend *self = of(backend);
 	struct __kernel_timespec ts = { .tv_sec = timeout_ns / 1000000000,
 					.tv_nsec = timeout_ns % 1000000000 };
 	struct io_uring_cqe *cqe;
+	int ret = io_uring_submit_and_wait_timeout(&self->ring, &cqe, count,
+						   timeout_ns < 0 ? NULL : &ts, NULL);
+
+	/* -EAGAIN and -EBUSY pass; a positive count is of completions. */
+	return ret > 0 || ret == -EAGAIN || ret == -EBUSY ? 0 : ret;
+}
+
+/*
+ * Waking a thread for each of 32 completions costs more than what a target does with them. The
+ * wake-up of another thread is one completion more, so a wait for several may sleep on over it.
+ */
+static int uring_wait(struct dmcore__backend *backend, unsigned int want, int64_t timeout_ns)
+{
+	struct uring_backend *self = of(backend);
 	int ret = enable(self);
 
 	if (ret)
@@ -517,10 +530,16 @@ static int uring_wait(struct dmcore__backend *backend, int64_t timeout_ns)
 	self->has_written_inline = false;
 	if (!self->wake_armed)
 		arm_wake(self);
-	ret = io_uring_submit_and_wait_timeout(&self->ring, &cqe, 1,
-					       timeout_ns < 0 ? NULL : &ts, NULL);
-	/* -EAGAIN and -EBUSY pass; a positive count is of completions. */
-	return ret > 0 || ret == -EAGAIN || ret == -EBUSY ? 0 : ret;
+	if (want > self->on_ring)
+		want = self->on_ring;
+	if (want > 1 && (timeout_ns < 0 || timeout_ns > DMCORE__SEVERAL_NS)) {
+		ret = sleep_until(self, want, DMCORE__SEVERAL_NS);
+		if (ret != -ETIME || io_uring_cq_ready(&self->ring))
+			return ret == -ETIME ? 0 : ret;
+		if (timeout_ns > 0)
+			timeout_ns -= DMCORE__SEVERAL_NS;
+	}
+	return sleep_until(self, 1, timeout_ns);
 }
 
 /*

@@ -176,7 +176,7 @@ static unsigned int pread_reap(struct dmcore__backend *backend)
 	return ended;
 }
 
-static int pread_wait(struct dmcore__backend *backend, int64_t timeout_ns)
+static int pread_wait(struct dmcore__backend *backend, unsigned int want, int64_t timeout_ns)
 {
 	struct pread_backend *self = of(backend);
 	struct pollfd pfd = { .fd = backend->config.wake_fd, .events = POLLIN };
@@ -184,6 +184,7 @@ static int pread_wait(struct dmcore__backend *backend, int64_t timeout_ns)
 			       .tv_nsec = timeout_ns % 1000000000 };
 	int ret;
 
+	(void)want; /* each wake-up finds all that have ended */
 	pread_kick(backend);
 	if (self->workers && dmcore__workers_ended(self->workers))
 		return 0;

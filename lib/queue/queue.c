@@ -34,7 +34,7 @@ static int64_t time_left_ns(const struct dmcore_queue *queue, uint64_t deadline_
 }
 
 /* Lets time pass, by the core's hook if there is one and nothing that only the kernel tells of. */
-static int pass_time(struct dmcore_queue *queue, uint64_t until_ns)
+static int pass_time(struct dmcore_queue *queue, unsigned int want, uint64_t until_ns)
 {
 	const struct dmcore_options *options = &queue->core->options;
 	struct dmcore__backend *backend = queue->backend;
@@ -42,12 +42,15 @@ static int pass_time(struct dmcore_queue *queue, uint64_t until_ns)
 	if (dmcore__unlikely(options->sleep != NULL) && !backend->inflight)
 		return options->sleep(queue->core, until_ns, options->sleep_context);
 	if (until_ns == UINT64_MAX)
-		return backend->ops->wait(backend, -1);
-	return backend->ops->wait(backend, time_left_ns(queue, until_ns));
+		return backend->ops->wait(backend, want, -1);
+	return backend->ops->wait(backend, want, time_left_ns(queue, until_ns));
 }
 
-/* Sleeps until something may be there to run; 0, -EINTR, -ETIME, or what the backend says. */
-static int wait_for_more(struct dmcore_queue *queue, uint64_t until_ns)
+/*
+ * Sleeps until something, of `want` if it can, may be there to run; 0, -EINTR, -ETIME, or what the
+ * backend says.
+ */
+static int wait_for_more(struct dmcore_queue *queue, unsigned int want, uint64_t until_ns)
 {
 	struct dmcore__backend *backend = queue->backend;
 	int ret = 0;
@@ -56,7 +59,7 @@ static int wait_for_more(struct dmcore_queue *queue, uint64_t until_ns)
 	/* Whoever posts after this store wakes us; whoever did before is seen by the check. */
 	atomic_store(&queue->sleeping, true);
 	if (!dmcore__inbox_full(queue))
-		ret = pass_time(queue, until_ns);
+		ret = pass_time(queue, want, until_ns);
 	if (!wants_signal(queue))
 		atomic_store_explicit(&queue->sleeping, false, memory_order_relaxed);
 	/* What has woken us may be the wake-up itself, which has to be taken away. */
@@ -110,20 +113,20 @@ static bool idle(struct dmcore_queue *queue)
 }
 
 /* Waits once. 0, or why the poll ends: -ETIME when its time is over. */
-static int wait_in_poll(struct dmcore_queue *queue, uint64_t deadline_ns)
+static int wait_in_poll(struct dmcore_queue *queue, unsigned int want, uint64_t deadline_ns)
 {
 	uint64_t timer_ns = dmcore__timer_next_ns(queue);
 	uint64_t now_ns;
 	int ret;
 
 	if (deadline_ns == UINT64_MAX && timer_ns == UINT64_MAX)
-		return wait_for_more(queue, UINT64_MAX);
+		return wait_for_more(queue, want, UINT64_MAX);
 	now_ns = dmcore__now_ns(queue->core);
 	if (now_ns >= deadline_ns)
 		return -ETIME;
 	if (now_ns >= timer_ns)
 		return 0;
-	ret = wait_for_more(queue, timer_ns < deadline_ns ? timer_ns : deadline_ns);
+	ret = wait_for_more(queue, want, timer_ns < deadline_ns ? timer_ns : deadline_ns);
 	if (ret != -ETIME || timer_ns >= deadline_ns)
 		return ret;
 	/* A clock of the application's own may stand still: this time has passed for real. */
@@ -140,7 +143,7 @@ static int poll_loop(struct dmcore_queue *queue, unsigned int min, unsigned int 
 		deadline_ns = dmcore__now_ns(queue->core) + (uint64_t)timeout_ns;
 	while (ended < min && timeout_ns) {
 		if (idle(queue)) {
-			int ret = wait_in_poll(queue, deadline_ns);
+			int ret = wait_in_poll(queue, min - ended, deadline_ns);
 
 			if (ret == -ETIME)
 				break;

@@ -26,6 +26,11 @@ dist_man_MANS = \
 	docs/man/dmio.7 \
 	docs/man/kcopyd.7 \
 	docs/man/libdmcore.7
+if WITH_NBDKIT
+dist_man_MANS += docs/man/nbdkit-dmcore-plugin.1
+else
+EXTRA_DIST += docs/man/nbdkit-dmcore-plugin.1
+endif
 
 .PHONY: docs
 

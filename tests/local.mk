@@ -291,6 +291,7 @@ example_checks = \
 	tests/dmcat/usage.sh \
 	tests/dmcat/watch.sh \
 	tests/examples/demo.sh \
+	tests/examples/nbdkit.sh \
 	tests/examples/programs.sh
 
 # The same, for what make install leaves.

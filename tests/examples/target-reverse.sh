@@ -13,7 +13,10 @@ temp=$(mktemp -d)
 trap 'rm -rf "$temp"' EXIT
 root=$temp/root
 
-(cd "$top_builddir" && $MAKE install DESTDIR="$root") > "$temp/log" 2>&1 ||
+# libtool links in the build folder what it installs: two at once are in each other's way.
+one_by_one=
+command -v flock > /dev/null && one_by_one="flock install.lock"
+(cd "$top_builddir" && $one_by_one $MAKE install DESTDIR="$root") > "$temp/log" 2>&1 ||
 	{ cat "$temp/log"; exit 1; }
 pc=$(find "$root" -name dmcore.pc)
 PKG_CONFIG_PATH=${pc%/*}${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}

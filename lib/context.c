@@ -35,7 +35,7 @@ static int read_options(const struct dmcore_options *from, struct dmcore_options
 	memset(to, 0, sizeof(*to));
 	if (from && !dmcore__struct_take(to, sizeof(*to), from))
 		return dmcore__error(-EINVAL, "core options: struct_size isn't set");
-	if (to->flags & ~DMCORE_SERVICE_MANUAL)
+	if (to->flags & ~(DMCORE_SERVICE_MANUAL | DMCORE_NO_MODULES))
 		return dmcore__error(-EINVAL, "core options: unknown flag");
 	if (to->backend > DMCORE_BACKEND_PREAD)
 		return dmcore__error(-EINVAL, "core options: unknown backend");

@@ -89,6 +89,7 @@ bdev_sources = \
 	lib/bdev/fan.c \
 	lib/bdev/leaf.c \
 	lib/bdev/limits.c \
+	lib/bdev/modules.c \
 	lib/bdev/registry.c \
 	lib/bdev/sync.c
 
@@ -154,6 +155,8 @@ noinst_LTLIBRARIES = lib/libdmcore_core.la
 lib_libdmcore_core_la_SHORTNAME = core
 lib_libdmcore_core_la_CFLAGS = $(AM_CFLAGS) $(WARN_LIB_CFLAGS) -fvisibility=hidden \
 	$(LIBURING_CFLAGS) $(COVERAGE_CFLAGS)
+# Where the modules of drivers are.
+lib_libdmcore_core_la_CPPFLAGS = $(AM_CPPFLAGS) -DDMCORE_MODULE_FOLDER='"$(pkglibdir)"'
 lib_libdmcore_core_la_LIBADD = $(LIBURING_LIBS) -lpthread
 lib_libdmcore_core_la_SOURCES = \
 	$(context_sources) \

@@ -79,6 +79,7 @@ unit_tests = \
 	tests/unit/bdev/test_leaf \
 	tests/unit/bdev/test_mem \
 	tests/unit/bdev/test_misuse \
+	tests/unit/bdev/test_modules \
 	tests/unit/bdev/test_sync \
 	tests/unit/dmcat/test_background \
 	tests/unit/dmio/test_client \
@@ -358,6 +359,10 @@ tests_golden_test_cow_LDADD = $(LDADD) \
 wrap_flag = -Wl,--wrap=
 tests_unit_bdev_test_file_kernel_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), \
 	open stat fstat fstatfs statx mmap lseek read access ioctl)
+# The modules find the library in the program.
+tests_unit_bdev_test_modules_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
+tests_unit_bdev_test_modules_CPPFLAGS = $(AM_CPPFLAGS) \
+	-DTEST_MODULE_FOLDER='"$(abs_top_builddir)/tests/modules/.libs"'
 tests_unit_bdev_test_extent_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), lseek fstat)
 tests_unit_backend_test_inline_writes_LDFLAGS = $(AM_LDFLAGS) $(wrap_flag)pwrite
 tests_unit_map_test_fenced_LDFLAGS = $(AM_LDFLAGS) $(addprefix $(wrap_flag), syscall)
@@ -407,7 +412,7 @@ check-suite: check-needs $(fuzz_programs)
 	+$(AM_V_at)$(run_suite) --modes '$(CHECK_MODES)' $(programs_to_run) \
 		--scripts $(scripts_to_run) --smoke $(bench_programs) $(fuzz_replay)
 
-check-programs: all-am $(check_LIBRARIES) $(check_PROGRAMS) $(fuzz_programs)
+check-programs: all-am $(check_LIBRARIES) $(check_LTLIBRARIES) $(check_PROGRAMS) $(fuzz_programs)
 
 # The parts of it.
 check-unit: check-programs check-needs

@@ -87,7 +87,8 @@ struct dmcore_limits {
  * @retval -EINVAL   A flag or the driver's arguments are wrong, or it is neither a regular file
  *                   nor a block device.
  * @retval -ENOENT   No such file or device.
- * @retval -ENODEV   No such driver.
+ * @retval -ENODEV   No such driver, and no module of it.
+ * @retval -ENOEXEC  The module of the driver is of another version, or is none.
  * @retval -EACCES   Not permitted; likewise -EPERM and -EROFS.
  * @retval -EBUSY    It is open with other flags, and can't be twice.
  * @retval -EMFILE   Too many open files; -ENFILE: the core's bdevs_max devices are open.

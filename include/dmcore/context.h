@@ -66,6 +66,8 @@ typedef int (*dmcore_sleep_fn)(struct dmcore *core, uint64_t until_ns, void *con
 
 /** Nothing runs by itself: the application calls dmcore_service_poll(). */
 #define DMCORE_SERVICE_MANUAL (1u << 0)
+/** No driver is loaded from a module: the core has its own and those that are registered. */
+#define DMCORE_NO_MODULES (1u << 1)
 
 /**
  * What a core is made with. Set struct_size (DMCORE_OPTIONS_INIT does it) and leave the rest zero
@@ -73,7 +75,7 @@ typedef int (*dmcore_sleep_fn)(struct dmcore *core, uint64_t until_ns, void *con
  */
 struct dmcore_options {
 	size_t struct_size;           /**< sizeof(struct dmcore_options) of the caller. */
-	unsigned int flags;           /**< DMCORE_SERVICE_MANUAL or 0. */
+	unsigned int flags;           /**< DMCORE_SERVICE_MANUAL, DMCORE_NO_MODULES. */
 	enum dmcore_backend backend;  /**< Default of every queue; AUTO asks DMCORE_BACKEND in
 				           the environment ("io_uring", "pread"), then
 				           probes. */

@@ -106,6 +106,39 @@ DMCORE_API DMCORE_MUST_CHECK int dmcore_driver_register(struct dmcore *core,
 							const struct dmcore_driver *driver);
 
 /**
+ * @name Modules
+ * A driver that a core doesn't have is loaded when a specification `NAME:ARGS` first names it, from
+ * the shared object `driver-NAME.so` in the library's folder of modules, or in the one that
+ * DMCORE_MODULE_PATH in the environment says (not in programs with privileges). NAME is of small
+ * letters, digits, `_` and `-`. A core made with DMCORE_NO_MODULES loads none.
+ * @{
+ */
+
+/** The version of struct dmcore_driver_module, and of what its author finds in this header. */
+#define DMCORE_MODULE_ABI 1u
+
+/** The longest NAME of a module's driver. */
+#define DMCORE_MODULE_NAME_MAX 63
+
+/** The symbol, of type const struct dmcore_driver_module, that a module defines as DMCORE_API. */
+#define DMCORE_MODULE_SYMBOL "dmcore_driver_module"
+
+/** What a module says about itself. Only one of the library's own DMCORE_MODULE_ABI is used. */
+struct dmcore_driver_module {
+	unsigned int abi;        /**< DMCORE_MODULE_ABI, as the author compiled it; stays first. */
+	const char *name;        /**< The driver's, as in the name of the module's file. */
+
+	/**
+	 * Calls dmcore_driver_register(), and returns 0 or a negative errno. Once for each core;
+	 * again at the next opening if it has failed. The module stays loaded until the core is
+	 * destroyed. Control thread.
+	 */
+	int (*register_drivers)(struct dmcore *core);
+};
+
+/** @} */
+
+/**
  * Sets the size of a device that is being opened or refreshed.
  *
  * @param[in] bdev     The device.

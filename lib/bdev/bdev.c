@@ -35,6 +35,7 @@ int dmcore__bdevs_create(struct dmcore *core)
 	pthread_mutex_init(&bdevs->limits_lock, NULL);
 	dmcore__list_init(&bdevs->list);
 	dmcore__list_init(&bdevs->drivers);
+	dmcore__list_init(&bdevs->modules);
 	atomic_store(&bdevs->generation, 1);
 	bdevs->free_slots = dmcore__zalloc_array(core, num_slots, sizeof(uint32_t));
 	if (!bdevs->free_slots)
@@ -53,6 +54,7 @@ void dmcore__bdevs_destroy(struct dmcore *core)
 		return;
 	DMCORE__ASSERT(dmcore__list_empty(&core->bdevs->list));
 	dmcore__drivers_destroy(core);
+	dmcore__modules_destroy(core);
 	pthread_mutex_destroy(&core->bdevs->limits_lock);
 	dmcore__free(core, core->bdevs->free_slots);
 	dmcore__free(core, core->bdevs);
@@ -208,15 +210,17 @@ static int choose_driver(struct dmcore *core, const char *spec, char *path, size
 		node_of_number(spec, path, bytes);
 		*args = path;
 	} else if (colon && colon != spec && !memchr(spec, '/', (size_t)(colon - spec))) {
-		const struct dmcore_driver *named =
-			dmcore__driver_find(core, spec, (size_t)(colon - spec));
+		size_t length = (size_t)(colon - spec);
+		const struct dmcore_driver *named = dmcore__driver_find(core, spec, length);
+		int ret = 0;
 
+		if (!named && stat(spec, &st) < 0 && errno == ENOENT)
+			ret = dmcore__module_driver(core, spec, length, &named);
+		if (ret)
+			return dmcore__error_prefix(ret, "%s", spec);
 		if (named) {
 			*driver = named;
 			*args = colon + 1;
-		} else if (stat(spec, &st) < 0 && errno == ENOENT) {
-			return dmcore__error(-ENODEV, "%s: no driver '%.*s', and no such file",
-					     spec, (int)(colon - spec), spec);
 		}
 	}
 	if (!*driver)

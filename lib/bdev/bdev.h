@@ -124,6 +124,7 @@ static inline bool dmcore__bdev_is_special(const struct dmcore_bdev *bdev,
 struct dmcore__bdevs {
 	struct dmcore__list list;
 	struct dmcore__list drivers;
+	struct dmcore__list modules;  /* modules.c */
 	uint32_t *free_slots;
 	uint32_t num_free_slots;
 	uint32_t num_slots;
@@ -148,6 +149,15 @@ void dmcore__drivers_destroy(struct dmcore *core);
 /* The driver whose name is the first `length` characters of `name`, or NULL. */
 const struct dmcore_driver *dmcore__driver_find(struct dmcore *core, const char *name,
 						size_t length);
+
+/*
+ * modules.c: loads the module of a driver that the core doesn't have, and finds the driver.
+ * Control lock held.
+ */
+int dmcore__module_driver(struct dmcore *core, const char *name, size_t length,
+			  const struct dmcore_driver **driver);
+/* After the drivers, which are in the modules. */
+void dmcore__modules_destroy(struct dmcore *core);
 
 /*
  * Makes the bdev of a mapped device, listed under its name, with no opening yet. Control lock held,

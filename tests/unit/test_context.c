@@ -42,7 +42,7 @@ Test(context, refuses_options_out_of_range)
 	} cases[] = {
 		{ { .struct_size = 0 }, "struct_size" },
 		{ { .struct_size = sizeof(size_t) - 1 }, "struct_size" },
-		{ { .flags = 2 }, "flag" },
+		{ { .flags = DMCORE_NO_MODULES << 1 }, "flag" },
 		{ { .backend = (enum dmcore_backend)3 }, "backend" },
 		{ { .backend = (enum dmcore_backend)-1 }, "backend" },
 		{ { .bdevs_max = DMCORE_BDEVS_MAX + 1 }, "bdevs_max 65537" },

@@ -169,8 +169,8 @@ Test(driver, opening_needs_a_core_a_name_and_a_place_for_the_result)
 
 Test(driver, what_no_driver_and_no_file_has_the_name_of_is_named)
 {
-	expect_no_device("nosuch:8s", 0, -ENODEV,
-			 "nosuch:8s: no driver 'nosuch', and no such file");
+	expect_no_device("no.such:8s", 0, -ENODEV,
+			 "no.such:8s: no driver 'no.such', and no such file");
 	/* A path before the colon names no driver. */
 	expect_no_device("./nosuch:8s", 0, -ENOENT,
 			 "./nosuch:8s: No such file or directory (ENOENT)");

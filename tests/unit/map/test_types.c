@@ -257,10 +257,11 @@ Test(types_made, why_a_preresume_has_failed_is_told_if_it_left_words)
 	struct dmcore_device *device = suspended_toy();
 
 	toy.preresume_ret = -EIO;
-	toy.why = "nosuch:8s";
+	toy.why = "no.such:8s";
 	cr_assert_eq(dmcore_device_resume(device), -EIO);
 	cr_assert_str_eq(dmcore_error_message(), "a: toy: preresume failed, error = -5: "
-						 "nosuch:8s: no driver 'nosuch', and no such file");
+						 "no.such:8s: no driver 'no.such', "
+						 "and no such file");
 }
 
 /* ---- messages ---- */
@@ -283,8 +284,8 @@ Test(types_made, a_message_that_fails_has_the_words_there_are)
 	send(device, -EINVAL, "a: toy: the message was refused");
 	toy.message_ret = -EIO;
 	send(device, -EIO, "a: toy: the message was refused");
-	toy.why = "nosuch:8s";
-	send(device, -EIO, "a: nosuch:8s: no driver 'nosuch', and no such file");
+	toy.why = "no.such:8s";
+	send(device, -EIO, "a: no.such:8s: no driver 'no.such', and no such file");
 	/* What went wrong inside is forgotten where the message is taken all the same. */
 	toy.message_ret = 0;
 	cr_assert_eq(dmcore_device_message(device, 0, "hello", NULL, 0), 0);

@@ -293,7 +293,8 @@ example_checks = \
 	tests/dmcat/watch.sh \
 	tests/examples/demo.sh \
 	tests/examples/nbdkit.sh \
-	tests/examples/programs.sh
+	tests/examples/programs.sh \
+	tests/modules/nbd.sh
 
 # The same, for what make install leaves.
 installed_checks = \

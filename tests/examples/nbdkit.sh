@@ -24,6 +24,12 @@ stop_all() {
 }
 trap 'stop_all; cd / && rm -rf "$folder"' EXIT
 
+# Of one that has ended another process may have the number.
+forget() {
+	servers=" $servers "
+	servers=${servers%% "$1" *}" "${servers#* "$1" }
+}
+
 # until_true COMMAND...: tries for 20 seconds.
 until_true() {
 	tries=0
@@ -57,6 +63,7 @@ stop() {
 	status=0
 	kill "$server"
 	wait "$server" || status=$?
+	forget "$server"
 	is "$status" 0 "the exit status of the server $served"
 	is "$(grep -ve "${1:-^\$}" "$served.log")" '' "messages of the server $served"
 }
@@ -363,7 +370,7 @@ servers="$servers $server"
 io back 'write -P 3 0 1M' 'read -P 3 0 1M'
 kill "$server"
 gone() { ! kill -0 "$server"; }
-until_true gone || failed 'the server in the background stays'
+if until_true gone; then forget "$server"; else failed 'the server in the background stays'; fi
 works qemu-io -r -f raw a -c 'read -P 3 0 1M'
 
 # refused PATTERN ARGUMENT...

@@ -36,6 +36,8 @@ struct dmcore_table;
 enum dmcore_text_kind {
 	DMCORE_TEXT_TABLE,  /**< As `dmsetup table`: can be parsed again. */
 	DMCORE_TEXT_STATUS, /**< As `dmsetup status`. */
+	DMCORE_TEXT_DEPS,   /**< The devices that targets have opened, each once, a line each, named
+				 as in tables. */
 };
 
 /**

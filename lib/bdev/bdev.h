@@ -59,6 +59,7 @@ struct dmcore_bdev {
 	_Atomic uint32_t num_deferred;    /* bios of all queues that wait for a resume */
 	uint32_t frame_bytes;             /* completion frames that a bio needs from here down */
 	uint32_t depth;                   /* mapped devices from here down; 0: a leaf */
+	uint64_t told_in;                 /* the text of dependencies that has it; see status.c */
 	struct dmcore_limits limits;
 	struct dmcore__list link;         /* core->bdevs->list */
 };
@@ -129,6 +130,7 @@ struct dmcore__bdevs {
 	uint32_t num_free_slots;
 	uint32_t num_slots;
 	_Atomic uint64_t generation; /* grows when some device's size or limits change */
+	uint64_t num_tellings;       /* texts of dependencies so far */
 	/* Of dmcore_bdev::limits, which who holds the core's lock reads without it: the service
 	 * asks for limits while a control call waits for it. */
 	pthread_mutex_t limits_lock;

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* TABLE and STATUS lines, as dmsetup prints them. Called by applications. */
+/* TABLE and STATUS lines, as dmsetup prints them, and what a table stands on. Called by
+ * applications. */
 #include <errno.h>
 
+#include "base/alloc.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "map/map.h"
@@ -17,19 +19,69 @@ static void write_target(struct dmcore_target *target, enum dmcore_text_kind kin
 	dmcore__text_append(text, "\n", 1);
 }
 
+/* What the devices of a table are told to, from the oldest to the newest. */
+struct telling {
+	struct dmcore_bdev **bdevs;
+	uint32_t left;
+};
+
+/* They come the other way round. */
+static int note_device(struct dmcore_bdev *bdev, void *context)
+{
+	struct telling *telling = context;
+
+	telling->bdevs[--telling->left] = bdev;
+	return 0;
+}
+
+static int write_devices(struct dmcore_table *table, struct dmcore_text *text)
+{
+	uint64_t number = ++table->core->bdevs->num_tellings;
+	struct telling telling = { .left = table->num_devices };
+
+	if (table->num_devices == 0)
+		return 0;
+	telling.bdevs = dmcore__zalloc_array(table->core, table->num_devices,
+					     sizeof(struct dmcore_bdev *));
+	if (!telling.bdevs)
+		return -ENOMEM;
+	dmcore__table_each_device(table, note_device, &telling);
+	for (uint32_t i = 0; i < table->num_devices; i++) {
+		struct dmcore_bdev *bdev = telling.bdevs[i];
+
+		if (bdev->told_in == number)
+			continue;
+		bdev->told_in = number;
+		dmcore_text_device(text, bdev);
+		dmcore__text_append(text, "\n", 1);
+	}
+	dmcore__free(table->core, telling.bdevs);
+	return 0;
+}
+
+static void write_targets(struct dmcore_table *table, enum dmcore_text_kind kind,
+			  struct dmcore_text *text)
+{
+	for (uint32_t i = 0; i < table->num_targets && !text->failed; i++)
+		write_target(dmcore__table_target(table, i), kind, text);
+}
+
 /* The text of a table, or of none. */
 static int64_t copy_text(struct dmcore *core, struct dmcore_table *table,
 			 enum dmcore_text_kind kind, char *buffer, size_t bytes)
 {
 	struct dmcore_text text;
-	int64_t ret;
+	int64_t ret = 0;
 
-	if (kind != DMCORE_TEXT_TABLE && kind != DMCORE_TEXT_STATUS)
+	if (kind < DMCORE_TEXT_TABLE || kind > DMCORE_TEXT_DEPS)
 		return dmcore__error(-EINVAL, "unknown kind of text: %d", (int)kind);
 	dmcore__text_init(&text, core);
-	for (uint32_t i = 0; table && i < table->num_targets && !text.failed; i++)
-		write_target(dmcore__table_target(table, i), kind, &text);
-	ret = dmcore__text_copy(&text, buffer, bytes);
+	if (table && kind == DMCORE_TEXT_DEPS)
+		ret = write_devices(table, &text);
+	else if (table)
+		write_targets(table, kind, &text);
+	if (ret == 0)
+		ret = dmcore__text_copy(&text, buffer, bytes);
 	dmcore__text_fini(&text);
 	if (ret < 0)
 		dmcore__error((int)ret, "no memory for a table's text");

@@ -126,7 +126,7 @@ static int print(void)
 {
 	char text[SAMPLE_TEXT_MAX];
 
-	for (int kind = DMCORE_TEXT_TABLE; kind <= DMCORE_TEXT_STATUS; kind++) {
+	for (int kind = DMCORE_TEXT_TABLE; kind <= DMCORE_TEXT_DEPS; kind++) {
 		int64_t ret = dmcore_device_text(device, (enum dmcore_text_kind)kind, 0, text,
 						 sizeof(text));
 

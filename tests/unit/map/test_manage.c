@@ -188,10 +188,34 @@ Test(slots, device_that_is_cleared_before_its_first_resume_has_nothing_to_resume
 	cr_assert(actor_info(empty).suspended);
 }
 
-Test(slots, unknown_flag_of_a_text_is_refused)
+Test(slots, unknown_flag_or_kind_of_a_text_is_refused)
 {
 	cr_assert_eq(dmcore_device_text(device, DMCORE_TEXT_TABLE, 2, text, sizeof(text)),
 		     -EINVAL);
+	cr_assert_eq(dmcore_device_text(device, (enum dmcore_text_kind)3, 0, text, sizeof(text)),
+		     -EINVAL);
+	cr_assert_eq(dmcore_device_text(device, (enum dmcore_text_kind)-1, 0, text, sizeof(text)),
+		     -EINVAL);
+}
+
+/* Once, also one that is asked for by two names, in the order in which they were asked for. */
+Test(slots, devices_below_are_told_once)
+{
+	struct dmcore_device *top;
+
+	actor_mapped(&stage, "a b", "0 8 zero");
+	expect_text(device, DMCORE_TEXT_DEPS, 0, "fault:64,id=0\n");
+	expect_text(dmcore_device_find(stage.core, "a b"), DMCORE_TEXT_DEPS, 0, "");
+	top = actor_mapped(&stage, "top",
+			   "0 8 linear m 8\n8 8 linear /dev/mapper/m 0\n16 8 linear a\\ b 0\n"
+			   "24 8 linear m 16\n32 8 linear fault:64,id=0 0\n");
+	expect_text(top, DMCORE_TEXT_DEPS, 0, "m\na\\ b\nfault:64,id=0\n");
+	/* What another table tells doesn't come into it. */
+	expect_text(device, DMCORE_TEXT_DEPS, 0, "fault:64,id=0\n");
+	actor_load(top, "0 8 linear m 0");
+	expect_text(top, DMCORE_TEXT_DEPS, DMCORE_TEXT_INACTIVE, "m\n");
+	expect_text(top, DMCORE_TEXT_DEPS, 0, "m\na\\ b\nfault:64,id=0\n");
+	expect_text(actor_device(&stage, "empty"), DMCORE_TEXT_DEPS, 0, "");
 }
 
 /* Assertion 34. */

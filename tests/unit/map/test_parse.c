@@ -228,7 +228,7 @@ Test(parse, unknown_kind_of_text_is_refused)
 	struct dmcore_table *table = fixture_table("0 8 zero");
 	char text[8];
 
-	cr_assert_eq(dmcore_table_text(table, (enum dmcore_text_kind)2, text, sizeof(text)),
+	cr_assert_eq(dmcore_table_text(table, (enum dmcore_text_kind)3, text, sizeof(text)),
 		     -EINVAL);
 	dmcore_table_destroy(table);
 }

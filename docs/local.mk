@@ -27,9 +27,9 @@ dist_man_MANS = \
 	docs/man/kcopyd.7 \
 	docs/man/libdmcore.7
 if WITH_NBDKIT
-dist_man_MANS += docs/man/nbdkit-dmcore-plugin.1
+dist_man_MANS += docs/man/dmcore-dmsetup.1 docs/man/nbdkit-dmcore-plugin.1
 else
-EXTRA_DIST += docs/man/nbdkit-dmcore-plugin.1
+EXTRA_DIST += docs/man/dmcore-dmsetup.1 docs/man/nbdkit-dmcore-plugin.1
 endif
 
 .PHONY: docs

@@ -292,6 +292,7 @@ example_checks = \
 	tests/dmcat/usage.sh \
 	tests/dmcat/watch.sh \
 	tests/examples/demo.sh \
+	tests/examples/dmsetup.sh \
 	tests/examples/nbdkit.sh \
 	tests/examples/programs.sh \
 	tests/modules/nbd.sh
@@ -304,6 +305,8 @@ installed_checks = \
 EXTRA_DIST += $(api_checks) $(example_checks) $(installed_checks) \
 	tests/api/hello.c \
 	tests/api/hello.cc \
+	tests/examples/hostile-control.py \
+	tests/examples/status-parsers.c \
 	tests/dmcat/lib.sh \
 	tests/golden/cow.txt \
 	tests/golden/images.tar.gz \

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The mapped devices that are served: made when nbdkit starts, given new tables when a connection
- * opens and a table's file has changed, removed at the end. Called by plugin.c.
+ * opens and a table's file has changed, removed at the end. Called by plugin.c. The control socket
+ * (commands.c) makes, changes and removes others.
  */
 #include "devices.h"
 
@@ -15,17 +16,26 @@
 
 #include "nbdkit.h"
 
-/* A device whose table is in a file. */
+/* A device whose table is in a file. It is kept open, so that nobody removes it. */
 struct from_file {
 	struct dmcore_device *device;
+	struct dmcore_bdev *opened;
 	const char *path;
 	char *text; /* What the file held when the live table was read. */
 };
 
+/* A device that a client has open. nbdkit doesn't close what is open when it ends. */
+struct opening {
+	struct opening *next;
+	struct dmcore_bdev *bdev;
+};
+
 struct devices {
 	struct dmcore *core;
+	struct opening *openings; /* With lock. */
 	struct from_file *files;
 	unsigned int num_files;
+	pthread_mutex_t lock; /* devices_lock() */
 	/* One connection at a time looks at the files. */
 	pthread_mutex_t reading;
 	/* Held for reading by each request, for writing while a table is replaced: replace(). */
@@ -132,6 +142,7 @@ static void report_file(const char *path, int error)
 static int make_one(struct devices *devices, const struct definition *definition)
 {
 	const char *text = definition->text;
+	struct dmcore_bdev *opened = NULL;
 	struct dmcore_device *device;
 	char *read = NULL;
 	int ret;
@@ -149,6 +160,9 @@ static int make_one(struct devices *devices, const struct definition *definition
 		ret = load_as_permitted(devices, device, text);
 	if (ret == 0)
 		ret = dmcore_device_resume(device);
+	if (ret == 0 && read)
+		ret = dmcore_bdev_open(devices->core, definition->name, DMCORE_OPEN_READ_ONLY,
+				       &opened);
 	if (ret) {
 		report(definition->name, ret);
 		free(read);
@@ -157,6 +171,7 @@ static int make_one(struct devices *devices, const struct definition *definition
 	if (read)
 		devices->files[devices->num_files++] = (struct from_file){
 			.device = device,
+			.opened = opened,
 			.path = definition->text,
 			.text = read,
 		};
@@ -209,6 +224,7 @@ static void make_locks(struct devices *devices)
 {
 	pthread_rwlockattr_t attributes;
 
+	pthread_mutex_init(&devices->lock, NULL);
 	pthread_mutex_init(&devices->reading, NULL);
 	pthread_rwlockattr_init(&attributes);
 	pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
@@ -221,7 +237,7 @@ struct devices *devices_make(const struct settings *settings)
 	struct devices *devices = calloc(1, sizeof(*devices));
 
 	if (devices)
-		devices->files = calloc(settings->num_definitions, sizeof(*devices->files));
+		devices->files = calloc(settings->num_definitions + 1, sizeof(*devices->files));
 	if (!devices || !devices->files) {
 		free(devices);
 		nbdkit_error("no memory");
@@ -257,6 +273,17 @@ static void remove_all(struct devices *devices)
 	}
 }
 
+/* Gives up the opening that `link` is the way to. */
+static int drop_opening(struct opening **link)
+{
+	struct opening *opening = *link;
+	int ret = dmcore_bdev_close(opening->bdev);
+
+	*link = opening->next;
+	free(opening);
+	return ret;
+}
+
 void devices_free(struct devices *devices)
 {
 	int ret = 0;
@@ -264,6 +291,10 @@ void devices_free(struct devices *devices)
 	if (!devices)
 		return;
 	if (devices->core) {
+		while (devices->openings)
+			drop_opening(&devices->openings);
+		for (unsigned int i = 0; i < devices->num_files; i++)
+			dmcore_bdev_close(devices->files[i].opened);
 		remove_all(devices);
 		ret = dmcore_destroy(devices->core);
 	}
@@ -274,6 +305,7 @@ void devices_free(struct devices *devices)
 	free(devices->files);
 	pthread_rwlock_destroy(&devices->serving);
 	pthread_mutex_destroy(&devices->reading);
+	pthread_mutex_destroy(&devices->lock);
 	free(devices);
 }
 
@@ -372,27 +404,90 @@ void devices_read_again(struct devices *devices)
 
 /* ---- finding them ---- */
 
-struct dmcore_bdev *devices_find(struct devices *devices, const char *name)
+static struct dmcore_device *last_device(struct devices *devices)
 {
 	struct dmcore_device *found = NULL;
 	struct dmcore_device *device;
 
-	for (unsigned int i = 0; (device = dmcore_device_at(devices->core, i)); i++) {
-		if (name[0] == '\0' || strcmp(dmcore_device_name(device), name) == 0)
-			found = device;
+	for (unsigned int i = 0; (device = dmcore_device_at(devices->core, i)); i++)
+		found = device;
+	return found;
+}
+
+/* Read-only or not it is the same device, and one that is read-only can't be opened otherwise. */
+int devices_open(struct devices *devices, const char *name, struct dmcore_bdev **result)
+{
+	struct opening *opening = malloc(sizeof(*opening));
+	struct dmcore_device *device;
+	int ret = -ENOENT;
+
+	*result = NULL;
+	if (!opening)
+		return -ENOMEM;
+	devices_lock(devices);
+	device = name[0] ? dmcore_device_find(devices->core, name) : last_device(devices);
+	if (device)
+		ret = dmcore_bdev_open(devices->core, dmcore_device_name(device),
+				       DMCORE_OPEN_READ_ONLY, &opening->bdev);
+	if (ret == 0) {
+		*result = opening->bdev;
+		opening->next = devices->openings;
+		devices->openings = opening;
 	}
-	return found ? dmcore_device_bdev(found) : NULL;
+	devices_unlock(devices);
+	if (ret)
+		free(opening);
+	return ret;
+}
+
+void devices_close(struct devices *devices, struct dmcore_bdev *bdev)
+{
+	struct opening **link = &devices->openings;
+	int ret = 0;
+
+	devices_lock(devices);
+	while (*link && (*link)->bdev != bdev)
+		link = &(*link)->next;
+	if (*link)
+		ret = drop_opening(link);
+	devices_unlock(devices);
+	if (ret)
+		report("close", ret);
+}
+
+const char *devices_last(struct devices *devices)
+{
+	struct dmcore_device *device;
+	const char *name = NULL;
+
+	devices_lock(devices);
+	device = last_device(devices);
+	if (device)
+		name = nbdkit_strdup_intern(dmcore_device_name(device));
+	devices_unlock(devices);
+	return name;
 }
 
 int devices_list(struct devices *devices, struct nbdkit_exports *exports)
 {
 	struct dmcore_device *device;
+	int ret = 0;
 
-	for (unsigned int i = 0; (device = dmcore_device_at(devices->core, i)); i++) {
-		if (nbdkit_add_export(exports, dmcore_device_name(device), NULL) < 0)
-			return -1;
-	}
-	return 0;
+	devices_lock(devices);
+	for (unsigned int i = 0; ret == 0 && (device = dmcore_device_at(devices->core, i)); i++)
+		ret = nbdkit_add_export(exports, dmcore_device_name(device), NULL);
+	devices_unlock(devices);
+	return ret;
+}
+
+void devices_lock(struct devices *devices)
+{
+	pthread_mutex_lock(&devices->lock);
+}
+
+void devices_unlock(struct devices *devices)
+{
+	pthread_mutex_unlock(&devices->lock);
 }
 
 struct dmcore *devices_core(struct devices *devices)

@@ -21,13 +21,24 @@ void devices_free(struct devices *devices);
  * nbdkit_error(), and the table before goes on. From any thread. */
 void devices_read_again(struct devices *devices);
 
-/* By its name; "": the one defined last, as in dmcat. NULL: there is none of that name. */
-struct dmcore_bdev *devices_find(struct devices *devices, const char *name);
+/*
+ * Opens a device by its name; "": the one made last, as in dmcat. While it is open it isn't
+ * removed. Returns 0, -ENOENT: there is none of that name, or another error with a message.
+ */
+int devices_open(struct devices *devices, const char *name, struct dmcore_bdev **result);
+void devices_close(struct devices *devices, struct dmcore_bdev *bdev);
+
+/* The name of the one made last, copied for nbdkit; NULL: there is none. */
+const char *devices_last(struct devices *devices);
 
 /* The names of all, for a client that asks. 0, or -1 after nbdkit_error(). */
 int devices_list(struct devices *devices, struct nbdkit_exports *exports);
 
 struct dmcore *devices_core(struct devices *devices);
+
+/* Around whatever makes, renames, removes or looks for devices. */
+void devices_lock(struct devices *devices);
+void devices_unlock(struct devices *devices);
 
 /* Around each request of a client: no table is replaced in between. */
 void devices_enter(struct devices *devices);

@@ -3,14 +3,23 @@
 
 EXTRA_DIST += $(nbdkit_plugin_sources)
 nbdkit_plugin_sources = \
+	examples/dmsetup/protocol.h \
+	examples/nbdkit/commands.c \
+	examples/nbdkit/commands.h \
+	examples/nbdkit/control.c \
+	examples/nbdkit/control.h \
 	examples/nbdkit/devices.c \
 	examples/nbdkit/devices.h \
 	examples/nbdkit/nbdkit.h \
+	examples/nbdkit/numbers.c \
+	examples/nbdkit/numbers.h \
 	examples/nbdkit/plugin.c \
 	examples/nbdkit/requests.c \
 	examples/nbdkit/requests.h \
 	examples/nbdkit/settings.c \
-	examples/nbdkit/settings.h
+	examples/nbdkit/settings.h \
+	examples/nbdkit/status.c \
+	examples/nbdkit/tables.c
 
 if WITH_NBDKIT
 nbdkitplugindir = $(NBDKIT_PLUGINDIR)

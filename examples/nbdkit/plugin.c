@@ -8,6 +8,7 @@
  *	settings.c  the parameters
  *	devices.c   the devices, and tables that change while they are served
  *	requests.c  a queue for each thread, and requests on it
+ *	control.c   a socket for dmsetup, with commands.c, tables.c, status.c and numbers.c
  *
  * nbdkit-dmcore-plugin(1) is the manual.
  */
@@ -19,6 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "control.h"
 #include "devices.h"
 #include "nbdkit.h"
 #include "requests.h"
@@ -35,8 +37,10 @@
 static struct {
 	struct settings settings;
 	struct devices *devices;
+	struct control *control; /* Or NULL. */
 	int folder_fd; /* Where nbdkit was started: what paths in tables are relative to. */
-} plugin_state = { .folder_fd = -1 };
+	int listen_fd; /* Of the control socket until it is served, or -1. */
+} plugin_state = { .folder_fd = -1, .listen_fd = -1 };
 
 /* A connection of a client. */
 struct connection {
@@ -98,7 +102,10 @@ static int plugin_get_ready(void)
 		nbdkit_error(".: %s", strerror(errno));
 		return -1;
 	}
-	return 0;
+	if (!plugin_state.settings.control)
+		return 0;
+	plugin_state.listen_fd = control_listen(plugin_state.settings.control);
+	return plugin_state.listen_fd < 0 ? -1 : 0;
 }
 
 /* In the background nbdkit has gone to the root folder, where relative paths mean nothing. */
@@ -109,11 +116,22 @@ static int plugin_after_fork(void)
 		return -1;
 	}
 	plugin_state.devices = devices_make(&plugin_state.settings);
-	return plugin_state.devices ? 0 : -1;
+	if (!plugin_state.devices)
+		return -1;
+	if (plugin_state.listen_fd < 0)
+		return 0;
+	plugin_state.control = control_start(plugin_state.devices, plugin_state.listen_fd);
+	return plugin_state.control ? 0 : -1;
 }
 
 static void plugin_cleanup(void)
 {
+	const char *path = plugin_state.settings.control;
+
+	if (plugin_state.control)
+		unlinkat(plugin_state.folder_fd, path, 0);
+	control_stop(plugin_state.control);
+	plugin_state.control = NULL;
 	devices_free(plugin_state.devices);
 	plugin_state.devices = NULL;
 }
@@ -136,32 +154,36 @@ static const char *plugin_default_export(int readonly, int is_tls)
 {
 	(void)readonly;
 	(void)is_tls;
-	return dmcore_bdev_name(devices_find(plugin_state.devices, ""));
+	return devices_last(plugin_state.devices);
 }
 
 static void *plugin_open(int readonly)
 {
 	const char *name = nbdkit_export_name();
 	struct connection *connection;
-	struct dmcore_bdev *bdev;
+	int ret;
 
 	(void)readonly;
 	if (!name)
 		return NULL;
 	devices_read_again(plugin_state.devices);
-	bdev = devices_find(plugin_state.devices, name);
-	if (!bdev) {
-		nbdkit_error("there is no device '%s'", name);
-		nbdkit_set_error(ENOENT);
-		return NULL;
-	}
 	connection = malloc(sizeof(*connection));
 	if (!connection) {
 		nbdkit_error("no memory");
 		return NULL;
 	}
-	connection->bdev = bdev;
-	connection->size_bytes = dmcore_bdev_size_sectors(bdev) * DMCORE_SECTOR_BYTES;
+	ret = devices_open(plugin_state.devices, name, &connection->bdev);
+	if (ret) {
+		if (ret == -ENOENT)
+			nbdkit_error("there is no device '%s'", name);
+		else
+			nbdkit_error("%s: %s", name, dmcore_error_message());
+		nbdkit_set_error(-ret);
+		free(connection);
+		return NULL;
+	}
+	connection->size_bytes =
+		dmcore_bdev_size_sectors(connection->bdev) * DMCORE_SECTOR_BYTES;
 	return connection;
 }
 
@@ -171,8 +193,11 @@ static void *plugin_open(int readonly)
  */
 static void plugin_close(void *handle)
 {
+	struct connection *connection = handle;
+
 	requests_end_thread();
-	free(handle);
+	devices_close(plugin_state.devices, connection->bdev);
+	free(connection);
 }
 
 static int64_t plugin_get_size(void *handle)
@@ -421,6 +446,7 @@ static struct nbdkit_plugin plugin = {
 	.config_help = "[table=]TABLE|@FILE  a table; a file is read again when a client connects\n"
 		       "name=NAME            names the device of the table that follows\n"
 		       "concise=TEXT         devices in dmsetup's concise form\n"
+		       "control=SOCKET       where dmsetup makes devices: dmcore-dmsetup(1)\n"
 		       "backend=auto|io_uring|pread",
 	.magic_config_key = "table",
 	.get_ready = plugin_get_ready,

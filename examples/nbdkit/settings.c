@@ -88,6 +88,16 @@ static int take_backend(struct settings *settings, const char *value)
 	return 0;
 }
 
+static int take_control(struct settings *settings, const char *value)
+{
+	if (settings->control) {
+		nbdkit_error("control=%s: there is control=%s already", value, settings->control);
+		return -1;
+	}
+	settings->control = strdup(value);
+	return settings->control ? 0 : no_memory();
+}
+
 int settings_take(struct settings *settings, const char *key, const char *value)
 {
 	if (strcmp(key, "table") == 0) {
@@ -101,7 +111,10 @@ int settings_take(struct settings *settings, const char *key, const char *value)
 		return define(settings, DEFINE_CONCISE, value);
 	if (strcmp(key, "backend") == 0)
 		return take_backend(settings, value);
-	nbdkit_error("unknown parameter '%s': there are table, name, concise and backend", key);
+	if (strcmp(key, "control") == 0)
+		return take_control(settings, value);
+	nbdkit_error("unknown parameter '%s': there are table, name, concise, backend and control",
+		     key);
 	return -1;
 }
 
@@ -112,9 +125,10 @@ int settings_complete(const struct settings *settings)
 			     settings->next_name);
 		return -1;
 	}
-	if (settings->num_definitions == 0) {
+	if (settings->num_definitions == 0 && !settings->control) {
 		nbdkit_error("no device: give a table, as in table='0 2048 linear disk.img 0', "
-			     "table=@FILE, or concise=...");
+			     "table=@FILE, concise=..., or control=SOCKET for dmsetup to make "
+			     "some");
 		return -1;
 	}
 	return 0;
@@ -128,5 +142,6 @@ void settings_free(struct settings *settings)
 	}
 	free(settings->definitions);
 	free(settings->next_name);
+	free(settings->control);
 	*settings = (struct settings){ .definitions = NULL };
 }

@@ -25,6 +25,7 @@ struct settings {
 	unsigned int num_definitions;
 	char *next_name; /* Of the table that comes next; NULL: it gets one. */
 	enum dmcore_backend backend;
+	char *control; /* The path of the control socket, or NULL. */
 };
 
 /* Each returns 0, or -1 after nbdkit_error(). */

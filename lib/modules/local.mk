@@ -2,6 +2,7 @@
 # Modules: drivers that need libraries which the core doesn't link. Each is built when configure has
 # found its library, and loaded when a table first names the driver.
 
+pkglib_LTLIBRARIES =
 EXTRA_DIST += $(nbd_module_sources)
 nbd_module_sources = \
 	lib/modules/nbd/connection.c \
@@ -11,7 +12,7 @@ nbd_module_sources = \
 	lib/modules/nbd/thread.c
 
 if WITH_LIBNBD
-pkglib_LTLIBRARIES = lib/modules/driver-nbd.la
+pkglib_LTLIBRARIES += lib/modules/driver-nbd.la
 lib_modules_driver_nbd_la_SOURCES = $(nbd_module_sources)
 lib_modules_driver_nbd_la_CFLAGS = $(AM_CFLAGS) $(WARN_LIB_CFLAGS) $(LIBNBD_CFLAGS) \
 	-fvisibility=hidden

@@ -38,7 +38,7 @@ static int parse_features(struct snapshot_target *own, struct dmcore_args *args)
 		return ret;
 	if (count > dmcore_args_left(args))
 		return dmcore_args_fail(args, -EINVAL, "Invalid number of feature arguments");
-	while (count--) {
+	while (ret == 0 && count--) {
 		const char *word = dmcore_args_next(args);
 
 		if (strcasecmp(word, "discard_zeroes_cow") == 0)
@@ -46,13 +46,14 @@ static int parse_features(struct snapshot_target *own, struct dmcore_args *args)
 		else if (strcasecmp(word, "discard_passdown_origin") == 0)
 			own->discard_passdown = true;
 		else
-			return dmcore_args_fail(args, -EINVAL, "Unrecognised feature requested");
+			ret = dmcore_args_fail(args, -EINVAL, "Unrecognised feature requested");
 	}
+	/* This is told before a word that is unknown. */
 	if (own->discard_passdown && !own->discard_zeroes)
-		return dmcore_args_fail(args, -EINVAL,
-					"discard_passdown_origin feature depends on "
-					"discard_zeroes_cow");
-	return 0;
+		ret = dmcore_args_fail(args, -EINVAL,
+				       "discard_passdown_origin feature depends on "
+				       "discard_zeroes_cow");
+	return ret;
 }
 
 static uint32_t block_sectors(const struct dmcore_bdev *bdev)

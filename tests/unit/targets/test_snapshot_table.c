@@ -68,6 +68,10 @@ Test(snapshot_line, names_what_is_wrong_in_the_kernels_order)
 			   "Unrecognised feature requested");
 	expect_both_refuse("/nonexistent /nonexistent X x 1 discard_passdown_origin", -EINVAL,
 			   "discard_passdown_origin feature depends on discard_zeroes_cow");
+	expect_both_refuse("/nonexistent /nonexistent X x 2 discard_passdown_origin trim", -EINVAL,
+			   "discard_passdown_origin feature depends on discard_zeroes_cow");
+	expect_both_refuse("/nonexistent /nonexistent X x 2 trim discard_passdown_origin", -EINVAL,
+			   "Unrecognised feature requested");
 	expect_both_refuse("/nonexistent /nonexistent X x", -ENOENT, origin);
 	expect_both_refuse(O " /nonexistent X x", -ENOENT, cow);
 	expect_both_refuse(O " " O " X x", -EINVAL,

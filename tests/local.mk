@@ -33,6 +33,7 @@ unit_tests = \
 	tests/fault/test_target_io \
 	tests/fault/test_target_memory \
 	tests/golden/test_cow \
+	tests/golden/test_constructors \
 	tests/golden/test_images \
 	tests/golden/test_log_writes \
 	tests/golden/test_snapshot_images \
@@ -308,9 +309,12 @@ EXTRA_DIST += $(api_checks) $(example_checks) $(installed_checks) \
 	tests/examples/hostile-control.py \
 	tests/examples/status-parsers.c \
 	tests/dmcat/lib.sh \
+	tests/golden/chance.py \
+	tests/golden/constructors.txt.gz \
 	tests/golden/cow.txt \
 	tests/golden/images.tar.gz \
 	tests/golden/log-writes.tar.gz \
+	tests/golden/make-constructors \
 	tests/golden/make-programs \
 	tests/golden/mirror-images.tar.gz \
 	tests/golden/pack-images \

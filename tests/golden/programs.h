@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The content of sectors in the programs of snapshot-*.txt, and the sums by which it is compared.
- * Shared by record-programs.c, which asks a kernel, and by test_snapshot_programs.c.
+ * The content of sectors in programs, and the sums by which it is compared. Shared by
+ * record-programs.c, which asks a kernel, and by tests/support/steps.c, which asks the library.
  *
- * A program is a line for each step, with its answer behind " = "; `#` begins a comment.
+ * A program is a line for each step, with its answer behind " = "; `#` begins a comment. The lines of
+ * a TABLE have " ; " between them.
  *
  *	case NAME                      begins a program: no devices, no disks
  *	watch NAME                     each answer is followed by "; " and this device's status
@@ -13,6 +14,8 @@
  *	wipe D SECTOR COUNT            zeroes on it
  *	create NAME TABLE              creates, loads, resumes = ok, or [load|resume] ERRNO[: TEXT]
  *	load NAME TABLE                = ok, or ERRNO: TEXT
+ *	try TABLE                      a table that is never resumed, when the first sector of all
+ *	                               disks has been wiped = ok: what TABLE prints, or ERRNO: TEXT
  *	resume NAME | suspend NAME | remove NAME               = ok, or ERRNO
  *	write NAME SECTOR COUNT SEED   one request, waited for = ok, or ERRNO
  *	discard | zeroes NAME SECTOR COUNT     the same; zeroes without a fallback
@@ -34,6 +37,8 @@
 
 #define PROGRAM_SECTOR_BYTES 512
 #define PROGRAM_LINE_BYTES 65536
+/* Between the lines of a table. */
+#define PROGRAM_LINE_END " ; "
 /* The sum of nothing. */
 #define PROGRAM_SUM_BEGIN UINT32_C(0x811c9dc5)
 

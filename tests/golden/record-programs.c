@@ -122,24 +122,49 @@ static void translate(char *out, size_t bytes, const char *text, bool to_kernel)
 	}
 }
 
-/* START LENGTH TYPE PARAMETERS, for the inactive slot. */
+/* One target; returns where the next one goes, or NULL without room. */
+static unsigned char *put_target(unsigned char *to, const char *text, size_t length)
+{
+	struct dm_target_spec *spec = (void *)to;
+	char *params = (char *)(spec + 1);
+	const char *end = text + length;
+	char *at;
+
+	if (to + sizeof(*spec) + length + 16 > call.bytes + sizeof(call))
+		return NULL;
+	spec->sector_start = strtoull(text, &at, 10);
+	spec->length = strtoull(at, &at, 10);
+	at += strspn(at, " ");
+	length = strcspn(at, " ") < (size_t)(end - at) ? strcspn(at, " ") : (size_t)(end - at);
+	snprintf(spec->target_type, sizeof(spec->target_type), "%.*s", (int)length, at);
+	at += length;
+	at += at < end;
+	length = (size_t)(end - at);
+	memcpy(params, at, length);
+	params[length] = '\0';
+	spec->next = (uint32_t)((sizeof(*spec) + length + 8) & ~(size_t)7);
+	return to + spec->next;
+}
+
+/* START LENGTH TYPE PARAMETERS, for the inactive slot; several targets with PROGRAM_LINE_END
+ * between. */
 static int load(const char *name, const char *table)
 {
-	char text[1024];
-	char *at = text;
-	struct dm_target_spec *spec;
+	static char text[IOCTL_BYTES];
+	unsigned char *to = call.bytes + sizeof(call.head);
+	char *end;
 
 	translate(text, sizeof(text), table, true);
 	begin(name);
-	spec = (struct dm_target_spec *)(call.bytes + sizeof(call.head));
-	call.head.target_count = 1;
-	spec->sector_start = strtoull(at, &at, 10);
-	spec->length = strtoull(at, &at, 10);
-	at += strspn(at, " ");
-	snprintf(spec->target_type, sizeof(spec->target_type), "%.*s", (int)strcspn(at, " "), at);
-	at += strcspn(at, " ");
-	at += strspn(at, " ");
-	snprintf((char *)(spec + 1), 1024, "%s", at);
+	for (char *at = text; at; at = end) {
+		end = strstr(at, PROGRAM_LINE_END);
+		to = put_target(to, at, end ? (size_t)(end - at) : strlen(at));
+		if (!to)
+			return E2BIG;
+		call.head.target_count++;
+		if (end)
+			end += strlen(PROGRAM_LINE_END);
+	}
 	return ioctl(control, DM_TABLE_LOAD, &call) ? errno : 0;
 }
 
@@ -213,6 +238,35 @@ static void target_text(const char *name, unsigned int flags, char *out, size_t 
 		out[length - 1] = '\0';
 }
 
+/* All targets of the inactive table, as load() takes them. */
+static void inactive_table(const char *name, char *out, size_t bytes)
+{
+	static char raw[2 * IOCTL_BYTES];
+	unsigned char *base = call.bytes;
+	size_t used = 0;
+	uint32_t next = 0;
+
+	begin(name);
+	call.head.flags = DM_STATUS_TABLE_FLAG | DM_QUERY_INACTIVE_TABLE_FLAG;
+	raw[0] = '\0';
+	if (ioctl(control, DM_TABLE_STATUS, &call))
+		die("DM_TABLE_STATUS");
+	base += call.head.data_start;
+	for (unsigned int i = 0; i < call.head.target_count; i++) {
+		struct dm_target_spec *spec = (void *)(base + next);
+
+		used += (size_t)snprintf(raw + used, sizeof(raw) - used, "%s%llu %llu %s %s",
+					 i ? PROGRAM_LINE_END : "",
+					 (unsigned long long)spec->sector_start,
+					 (unsigned long long)spec->length, spec->target_type,
+					 (char *)(spec + 1));
+		while (used && raw[used - 1] == ' ')
+			raw[--used] = '\0';
+		next = spec->next;
+	}
+	translate(out, bytes, raw, false);
+}
+
 /* What the kernel has said since the last call. */
 static void take_log(void)
 {
@@ -248,12 +302,16 @@ static void append(const char *text, size_t length)
 /* ": TEXT" of the refusal of a table, if it was told. */
 static void append_reason(void)
 {
-	char *text = strstr(log_text, "device-mapper: table: ");
+	static const char prefix[] = "device-mapper: table: ";
+	char *text = strstr(log_text, prefix);
 	char *end;
 
+	/* What it finds while it cleans up isn't the reason. */
+	while (text && memmem(text, strcspn(text, "\n"), " not in table devices list", 26))
+		text = strstr(text + 1, prefix);
 	if (!text)
 		return;
-	text += strlen("device-mapper: table: ");
+	text += strlen(prefix);
 	text = strchr(text, ' ') + 1;
 	end = strstr(text, " (-E");
 	if (!end)
@@ -470,6 +528,34 @@ static int create(const char *name, const char *table)
 	return 0;
 }
 
+/* Loads a table for a device that is never resumed. No table finds what another one has left. */
+static int try_table(const char *table)
+{
+	int error;
+
+	memset(buffer, 0, 512);
+	for (unsigned int i = 0; i < num_devices; i++) {
+		if (devices[i].is_disk && transfer(devices[i].name, 0, 1, true))
+			die("wiping");
+	}
+	/* Anew each time: only the first table is compared with the devices below. */
+	if (simple("try", DM_DEV_CREATE, 0))
+		die("try");
+	add("try");
+	take_log();
+	error = load("try", table);
+	take_log();
+	if (error) {
+		snprintf(answer, sizeof(answer), "%s", error_name(error));
+		append_reason();
+	} else {
+		snprintf(answer, sizeof(answer), "ok: ");
+		inactive_table("try", answer + 4, sizeof(answer) - 4);
+	}
+	error = drop(find("try"));
+	return error ? error : -1;
+}
+
 static uint64_t number(char **words, unsigned int index)
 {
 	return strtoull(words[index], NULL, 10);
@@ -532,7 +618,7 @@ static bool ask(char **words)
 }
 
 /* Others: an errno; -1 if it is told already. */
-static int act(char **words, const char *table)
+static int act(char **words, const char *line, const char *table)
 {
 	const char *op = words[0];
 	bool is_sum = strcmp(op, "sum") == 0;
@@ -541,6 +627,8 @@ static int act(char **words, const char *table)
 
 	if (strcmp(op, "create") == 0)
 		return create(words[1], table);
+	if (strcmp(op, "try") == 0)
+		return try_table(line + strlen("try "));
 	if (strcmp(op, "load") == 0) {
 		take_log();
 		error = load(words[1], table);
@@ -596,7 +684,7 @@ static void step(const char *line)
 	printf("%s", line);
 	if (!prepare(words)) {
 		if (!ask(words)) {
-			int error = act(words, table);
+			int error = act(words, line, table);
 
 			if (error >= 0)
 				snprintf(answer, sizeof(answer), "%s",
@@ -633,6 +721,7 @@ int main(int argc, char **argv)
 	buffer = aligned_alloc(4096, BUFFER_SECTORS * 512);
 	if (control < 0 || kmsg < 0 || !buffer)
 		die("/dev/mapper/control or /dev/kmsg");
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	while (fgets(line, sizeof(line), stdin)) {
 		char *end = strstr(line, " = ");
 

@@ -10,4 +10,4 @@ KERNEL_SEED = 100001
 # Skipping isn't failing.
 check-kernel: check-programs check-needs
 	$(AM_V_at)$(PYTHON) $(srcdir)/tests/kernel/run --seed '$(KERNEL_SEED)' --cc '$(CC)' \
-		--work kernel.build tests/golden/test_snapshot_programs$(EXEEXT) || [ $$? = 77 ]
+		--work kernel.build tests/golden || [ $$? = 77 ]

@@ -173,20 +173,63 @@ static void tell_refusal(const char *stage_word, int error)
 	snprintf(answer, sizeof(answer), "%s%s: %s", stage_word, dmcore_error_name(error), text);
 }
 
-static int load(struct named *named, const char *words)
+/* The lines of a table. */
+static int parse(const char *words, struct dmcore_table **table)
 {
-	char text[512];
-	struct dmcore_table *table;
-	int ret;
+	static char text[PROGRAM_LINE_BYTES];
+	char *end;
 
 	translate(text, sizeof(text), words, true);
-	ret = dmcore_table_parse(stage.core, text, 0, &table);
+	while ((end = strstr(text, PROGRAM_LINE_END))) {
+		end[0] = '\n';
+		memmove(end + 1, end + strlen(PROGRAM_LINE_END),
+			strlen(end + strlen(PROGRAM_LINE_END)) + 1);
+	}
+	return dmcore_table_parse(stage.core, text, 0, table);
+}
+
+static int load(struct named *named, const char *words)
+{
+	struct dmcore_table *table;
+	int ret = parse(words, &table);
+
 	if (ret)
 		return ret;
 	ret = dmcore_device_load(named->device, table);
 	if (ret)
 		dmcore_table_destroy(table);
 	return ret;
+}
+
+/* What TABLE prints of a table that is never loaded, or why there is none. */
+static void try_table(const char *words)
+{
+	static char raw[PROGRAM_LINE_BYTES];
+	static char text[PROGRAM_LINE_BYTES];
+	struct dmcore_table *table;
+	size_t used;
+	int ret;
+
+	memset(buffer, 0, DMCORE_SECTOR_BYTES);
+	for (unsigned int i = 0; i < num_named; i++) {
+		if (!all[i].device)
+			cr_assert_eq(dmcore_pwrite(all[i].bdev, buffer, DMCORE_SECTOR_BYTES, 0), 0);
+	}
+	ret = parse(words, &table);
+	if (ret) {
+		tell_refusal("", ret);
+		return;
+	}
+	cr_assert_gt(dmcore_table_text(table, DMCORE_TEXT_TABLE, raw, sizeof(raw)), 0);
+	dmcore_table_destroy(table);
+	translate(text, sizeof(text), raw, false);
+	used = (size_t)snprintf(answer, sizeof(answer), "ok");
+	for (char *rest = text, *line; (line = strsep(&rest, "\n")) && *line;) {
+		for (size_t length = strlen(line); line[length - 1] == ' '; length--)
+			line[length - 1] = '\0';
+		used += (size_t)snprintf(answer + used, sizeof(answer) - used, "%s%s",
+					 used > 2 ? PROGRAM_LINE_END : ": ", line);
+	}
 }
 
 static int create(const char *name, const char *words)
@@ -384,7 +427,7 @@ static bool prepare(char **words)
 }
 
 /* Steps that are answered by a text of their own. */
-static bool ask(char **words)
+static bool ask(char **words, const char *line)
 {
 	if (strcmp(words[0], "status") == 0) {
 		tell_text(words[1], DMCORE_TEXT_STATUS, answer, sizeof(answer));
@@ -396,6 +439,8 @@ static bool ask(char **words)
 		if (find(words[1]))
 			cr_assert_eq(dmcore_device_info(find(words[1])->device, &info), 0);
 		snprintf(answer, sizeof(answer), "%u", info.event_nr);
+	} else if (strcmp(words[0], "try") == 0) {
+		try_table(line + strlen("try "));
 	} else if (strcmp(words[0], "settle") == 0) {
 		settle(words[1]);
 	} else if (strcmp(words[0], "header") == 0) {
@@ -481,7 +526,7 @@ const char *steps_carry_out(const char *line)
 	answer[0] = '\0';
 	if (prepare(words))
 		return NULL;
-	if (ask(words))
+	if (ask(words, line))
 		return answer;
 	ret = act(words, table);
 	if (ret <= 0)

@@ -332,7 +332,7 @@ DMCORE_API struct dmcore *dmcore_target_core(const struct dmcore_target *target)
  *
  * @param[in] target  The target; only from its constructor.
  * @param[in] bytes   How much.
- * @return  Memory aligned to 8, or NULL. Freed by the core.
+ * @return  Memory aligned to 16, as a bio has to be, or NULL. Freed by the core.
  * @threads callback
  */
 DMCORE_API DMCORE_MUST_CHECK void *dmcore_target_alloc(struct dmcore_target *target, size_t bytes);

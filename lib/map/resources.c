@@ -16,7 +16,8 @@
 /* Chunks double in size from one to the next: small tables stay small, large ones take few. */
 #define CHUNK_BYTES_MIN 4096u
 #define CHUNK_BYTES_MAX (1u << 20)
-#define ALLOC_ALIGN_BYTES 8u
+/* That of struct dmcore_bio, which targets have in theirs. */
+#define ALLOC_ALIGN_BYTES 16u
 #define DEVICE_BUCKETS_MIN 16u
 
 struct dmcore__arena_chunk {

@@ -397,7 +397,7 @@ Test(table, memory_of_targets_is_aligned_zeroed_and_their_own)
 
 		memory[i] = dmcore_target_alloc(target, bytes);
 		cr_assert_not_null(memory[i]);
-		cr_assert_eq((uintptr_t)memory[i] % 8, 0);
+		cr_assert_eq((uintptr_t)memory[i] % 16, 0);
 		for (size_t at = 0; at < bytes; at++)
 			cr_assert_eq(memory[i][at], 0);
 		memset(memory[i], (int)i, bytes);

@@ -449,7 +449,7 @@ check-installed: all-am check-needs
 	+$(AM_V_at)$(run_suite) --scripts $(addprefix $(srcdir)/,$(installed_checks))
 
 # Both backends, counted from nothing; what follows the suite reports and judges.
-coverage_programs = tests/support/forbid$(EXEEXT) $(unit_programs)
+coverage_programs = tests/support/forbid$(EXEEXT) $(check_LTLIBRARIES) $(unit_programs)
 
 if WITH_COVERAGE
 coverage: $(BUILT_SOURCES) check-needs

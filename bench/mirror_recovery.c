@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Recovery of a whole mirror that nobody uses, beside kcopyd alone, which copies one file to the
- * other by one job.
+ * other by one job. Both are work of the core's service, for where the scheduler puts a thread
+ * decides whether what copies and the kernel's own thread get a CPU each.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,8 +26,15 @@
 struct recovery {
 	const struct mirror_files *files;
 	struct rig *rig;
-	struct copy_engine *engine;
+	struct kcopyd_client *client; /* of the service */
 	bool direct;
+};
+
+/* What the service is to do about kcopyd. */
+struct errand {
+	struct dmcore_call call; /* first: the service gets it */
+	struct recovery *recovery;
+	struct dmio_region regions[MIRROR_LEGS];
 };
 
 /* So that nothing but the run makes the legs the same again. */
@@ -87,21 +95,84 @@ static int run_recovery(void *context, struct bench_run *run)
 	return ret ? ret : check(recovery, run);
 }
 
+static void create_client(struct dmcore_call *call)
+{
+	struct recovery *recovery = ((struct errand *)call)->recovery;
+	struct copy_parameters parameters = COPY_PARAMETERS_INIT;
+	struct kcopyd_options options = KCOPYD_OPTIONS_INIT;
+
+	if (recovery->direct)
+		copy_parameters_direct(&parameters);
+	options.subjob_sectors = parameters.subjob_sectors;
+	dmcore_service_return(call, kcopyd_client_create_with(
+					    dmcore_service_queue(recovery->rig->core),
+					    parameters.pages, &options, &recovery->client));
+}
+
+static void destroy_client(struct dmcore_call *call)
+{
+	struct recovery *recovery = ((struct errand *)call)->recovery;
+
+	dmcore_service_return(call, kcopyd_client_destroy(recovery->client));
+}
+
+static void copied(int read_err, unsigned int write_err, void *context)
+{
+	dmcore_service_return(context, read_err || write_err ? -EIO : 0);
+}
+
+static void copy(struct dmcore_call *call)
+{
+	struct errand *errand = (struct errand *)call;
+	int ret = kcopyd_copy(errand->recovery->client, &errand->regions[0], 1,
+			      &errand->regions[1], 0, copied, call);
+
+	if (ret)
+		dmcore_service_return(call, ret);
+}
+
+static int send(struct recovery *recovery, struct errand *errand,
+		void (*fn)(struct dmcore_call *call))
+{
+	errand->recovery = recovery;
+	errand->call.fn = fn;
+	return dmcore_service_call(recovery->rig->core, &errand->call);
+}
+
+/* As the mirror opens its legs. */
+static int copy_legs(struct recovery *recovery)
+{
+	unsigned int flags = recovery->direct ? DMCORE_OPEN_DIRECT : 0;
+	struct errand errand;
+	char spec[40];
+	int ret = 0;
+
+	memset(&errand, 0, sizeof(errand));
+	for (unsigned int leg = 0; leg < MIRROR_LEGS && ret == 0; leg++) {
+		snprintf(spec, sizeof(spec), "/proc/self/fd/%d", recovery->files->fds[leg]);
+		ret = dmcore_bdev_open(recovery->rig->core, spec, flags, &errand.regions[leg].bdev);
+		errand.regions[leg].count = recovery->files->bytes / DMCORE_SECTOR_BYTES;
+	}
+	if (ret == 0)
+		ret = send(recovery, &errand, copy);
+	for (unsigned int leg = 0; leg < MIRROR_LEGS; leg++) {
+		int closed = dmcore_bdev_close(errand.regions[leg].bdev);
+
+		if (ret == 0)
+			ret = closed;
+	}
+	return ret;
+}
+
 static int run_kcopyd(void *context, struct bench_run *run)
 {
-	const struct recovery *recovery = context;
-	const struct mirror_files *files = recovery->files;
-	char paths[MIRROR_LEGS][40];
-	const char *dest = paths[1];
+	struct recovery *recovery = context;
 	uint64_t began_ns;
 	int ret = spoil(recovery);
 
-	for (unsigned int leg = 0; leg < MIRROR_LEGS; leg++)
-		snprintf(paths[leg], sizeof(paths[leg]), "/proc/self/fd/%d", files->fds[leg]);
 	began_ns = bench_now_ns();
 	if (ret == 0)
-		ret = copy_engine_copy(recovery->engine, paths[0], &dest, 1,
-				       recovery->direct ? DMCORE_OPEN_DIRECT : 0, 0);
+		ret = copy_legs(recovery);
 	run->elapsed_ns = bench_now_ns() - began_ns;
 	return ret ? ret : check(recovery, run);
 }
@@ -114,13 +185,13 @@ static void name_row(struct bench_row *row, const char *mode, const char *what)
 /* Row `mode`, and kcopyd by itself as its floor. */
 static int measure(struct rig *rig, const struct mirror_files *files, bool direct)
 {
-	struct copy_parameters parameters = COPY_PARAMETERS_INIT;
-	struct copy_engine engine;
-	struct recovery recovery = { files, rig, &engine, direct };
+	struct recovery recovery = { files, rig, NULL, direct };
 	struct bench_row rows[2];
+	struct errand errand;
 	int ret;
 
 	memset(rows, 0, sizeof(rows));
+	memset(&errand, 0, sizeof(errand));
 	name_row(&rows[0], direct ? "direct" : "cache", "");
 	name_row(&rows[1], direct ? "direct" : "cache", "-kcopyd");
 	rows[0].fn = run_recovery;
@@ -134,14 +205,12 @@ static int measure(struct rig *rig, const struct mirror_files *files, bool direc
 		rows[i].unit = "us/MiB";
 		rows[i].unit_ns = 1000;
 	}
-	if (direct)
-		copy_parameters_direct(&parameters);
-	ret = copy_engine_open(&engine, &parameters);
+	ret = send(&recovery, &errand, create_client);
 	if (ret)
-		bench_fail(rig->bench, ret, "%s", engine.wrong);
-	else
-		ret = bench_measure(rig->bench, rows, 2);
-	if (copy_engine_close(&engine) && ret == 0)
+		return bench_fail(rig->bench, ret, "a client of kcopyd");
+	ret = bench_measure(rig->bench, rows, 2);
+	memset(&errand, 0, sizeof(errand));
+	if (send(&recovery, &errand, destroy_client) && ret == 0)
 		ret = -EIO;
 	return ret;
 }

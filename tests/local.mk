@@ -320,6 +320,7 @@ EXTRA_DIST += $(api_checks) $(example_checks) $(installed_checks) \
 	tests/golden/pack-images \
 	tests/golden/programs.h \
 	tests/golden/record-merges \
+	tests/golden/record-control.h \
 	tests/golden/record-programs.c \
 	tests/golden/snapshot-behaviour.txt.gz \
 	tests/golden/snapshot-crafted.txt.gz \

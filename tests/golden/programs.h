@@ -23,11 +23,18 @@
  *	read NAME SECTOR COUNT         one request = SUM, or ERRNO
  *	sum NAME                       the whole device or disk = SUM, or ERRNO
  *	status NAME | table NAME       = the text behind the type
+ *	lines NAME                     = what TABLE prints of all lines
+ *	insync NAME                    waits until its mirrors are in sync = STATUS of all lines
+ *	size NAME                      = sectors
+ *	message NAME SECTOR TEXT       = ok, or ERRNO
  *	events NAME                    = how many
  *	settle NAME                    waits for the end of a merge = status
  *	header D                       of a COW = VALID VERSION CHUNK, `new`, or `no store`
  *	entries D                      of a COW = OLD>NEW …, with a `|` behind each full area; or
  *	                               `invalid`: which of a request came to be is chance then
+ *	ours D OFFSET                  the disk is as the library has left it in the file of images,
+ *	                               where it goes on as if there had been no step
+ *	theirs D OFFSET                as the kernel has left it
  */
 #ifndef DMCORE_TESTS_GOLDEN_PROGRAMS_H
 #define DMCORE_TESTS_GOLDEN_PROGRAMS_H

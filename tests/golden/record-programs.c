@@ -2,333 +2,14 @@
 /*
  * Has a Linux kernel carry out the programs of standard input (their form is told in programs.h)
  * and prints them with its answers; answers that stand there already are replaced. Needs root, the
- * modules dm-mod and dm-snapshot, and a disk that it may overwrite, 32 MiB for each letter of a
- * program. Stands alone:
+ * modules of the targets, and a disk that it may overwrite, 32 MiB for each letter of a program; and
+ * another one, if programs exchange images with the library. Stands alone:
  *
  *	gcc -O2 -static -o record-programs record-programs.c
- *	./record-programs /dev/vdb < snapshot-cases.txt
+ *	./record-programs /dev/vdb [/dev/vdc] < programs.txt
  */
 #define _GNU_SOURCE
-#include <ctype.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include <linux/dm-ioctl.h>
-#include <linux/falloc.h>
-#include <linux/fs.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
-
-#include "programs.h"
-
-#define DEVICES_MAX 16
-#define IOCTL_BYTES 16384
-#define BUFFER_SECTORS 2048
-#define DISK_SECTORS 65536
-
-static struct device {
-	char name[32];
-	uint64_t dev;
-	int fd;
-	bool is_disk;
-	uint64_t sectors;
-	char extra[32]; /* of a disk: its name in tables of the kernel */
-} devices[DEVICES_MAX];
-
-static unsigned int num_devices;
-static int control;
-static int kmsg;
-static char scratch[64];
-static char watched[32];
-static unsigned char *buffer;
-static char answer[PROGRAM_LINE_BYTES];
-static char log_text[8192];
-
-static void die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-static const char *error_name(int error)
-{
-	return strerrorname_np(error) ? strerrorname_np(error) : "?";
-}
-
-/* ---- the control device --------------------------------------------------------------------- */
-
-static union {
-	struct dm_ioctl head;
-	unsigned char bytes[IOCTL_BYTES];
-} call;
-
-static void begin(const char *name)
-{
-	memset(&call, 0, sizeof(call));
-	call.head.version[0] = DM_VERSION_MAJOR;
-	call.head.data_size = sizeof(call);
-	call.head.data_start = sizeof(call.head);
-	snprintf(call.head.name, sizeof(call.head.name), "%s", name);
-}
-
-static int simple(const char *name, unsigned long number, unsigned int flags)
-{
-	begin(name);
-	call.head.flags = flags;
-	return ioctl(control, number, &call) ? errno : 0;
-}
-
-static struct device *find(const char *name)
-{
-	for (unsigned int i = 0; i < num_devices; i++) {
-		if (strcmp(devices[i].name, name) == 0)
-			return &devices[i];
-	}
-	return NULL;
-}
-
-/* Replaces the letters of disks by their numbers, or their numbers by letters. */
-static void translate(char *out, size_t bytes, const char *text, bool to_kernel)
-{
-	size_t used = 0;
-
-	out[0] = '\0';
-	while (*text) {
-		size_t length = strcspn(text, " \n");
-		const char *word = text;
-		int word_bytes = (int)length;
-
-		for (unsigned int i = 0; i < num_devices; i++) {
-			const char *from = to_kernel ? devices[i].name : devices[i].extra;
-			const char *to = to_kernel ? devices[i].extra : devices[i].name;
-
-			if (length && strlen(from) == length && strncmp(from, text, length) == 0) {
-				word = to;
-				word_bytes = (int)strlen(to);
-			}
-		}
-		used += (size_t)snprintf(out + used, bytes - used, "%.*s", word_bytes, word);
-		text += length;
-		if (*text) {
-			out[used++] = *text++;
-			out[used] = '\0';
-		}
-	}
-}
-
-/* One target; returns where the next one goes, or NULL without room. */
-static unsigned char *put_target(unsigned char *to, const char *text, size_t length)
-{
-	struct dm_target_spec *spec = (void *)to;
-	char *params = (char *)(spec + 1);
-	const char *end = text + length;
-	char *at;
-
-	if (to + sizeof(*spec) + length + 16 > call.bytes + sizeof(call))
-		return NULL;
-	spec->sector_start = strtoull(text, &at, 10);
-	spec->length = strtoull(at, &at, 10);
-	at += strspn(at, " ");
-	length = strcspn(at, " ") < (size_t)(end - at) ? strcspn(at, " ") : (size_t)(end - at);
-	snprintf(spec->target_type, sizeof(spec->target_type), "%.*s", (int)length, at);
-	at += length;
-	at += at < end;
-	length = (size_t)(end - at);
-	memcpy(params, at, length);
-	params[length] = '\0';
-	spec->next = (uint32_t)((sizeof(*spec) + length + 8) & ~(size_t)7);
-	return to + spec->next;
-}
-
-/* START LENGTH TYPE PARAMETERS, for the inactive slot; several targets with PROGRAM_LINE_END
- * between. */
-static int load(const char *name, const char *table)
-{
-	static char text[IOCTL_BYTES];
-	unsigned char *to = call.bytes + sizeof(call.head);
-	char *end;
-
-	translate(text, sizeof(text), table, true);
-	begin(name);
-	for (char *at = text; at; at = end) {
-		end = strstr(at, PROGRAM_LINE_END);
-		to = put_target(to, at, end ? (size_t)(end - at) : strlen(at));
-		if (!to)
-			return E2BIG;
-		call.head.target_count++;
-		if (end)
-			end += strlen(PROGRAM_LINE_END);
-	}
-	return ioctl(control, DM_TABLE_LOAD, &call) ? errno : 0;
-}
-
-static struct device *add(const char *name)
-{
-	struct device *device = &devices[num_devices++];
-
-	memset(device, 0, sizeof(*device));
-	snprintf(device->name, sizeof(device->name), "%s", name);
-	device->fd = -1;
-	device->dev = call.head.dev;
-	snprintf(device->extra, sizeof(device->extra), "%u:%u", major(device->dev),
-		 minor(device->dev));
-	return device;
-}
-
-static int open_of(struct device *device)
-{
-	char path[64];
-
-	if (device->fd >= 0)
-		return device->fd;
-	snprintf(path, sizeof(path), "/tmp/%u-%u", major(device->dev), minor(device->dev));
-	if (mknod(path, S_IFBLK | 0600, (dev_t)device->dev) && errno != EEXIST)
-		die(path);
-	device->fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
-	if (device->fd < 0)
-		device->fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
-	return device->fd;
-}
-
-static int drop(struct device *device)
-{
-	int error;
-
-	if (device->fd >= 0)
-		close(device->fd);
-	device->fd = -1;
-	error = simple(device->name, DM_DEV_REMOVE, 0);
-	if (!error) {
-		memmove(device, device + 1,
-			(size_t)(devices + num_devices - device - 1) * sizeof(*device));
-		num_devices--;
-	}
-	return error;
-}
-
-/* Removes all, the youngest first. */
-static void drop_all(void)
-{
-	for (unsigned int i = num_devices; i > 0; i--)
-		drop(&devices[i - 1]);
-	if (num_devices > 0) {
-		fprintf(stderr, "%s can't be removed\n", devices[0].name);
-		exit(1);
-	}
-	watched[0] = '\0';
-}
-
-/* The text of the first target behind its type. */
-static void target_text(const char *name, unsigned int flags, char *out, size_t bytes)
-{
-	begin(name);
-	call.head.flags = flags;
-	out[0] = '\0';
-	if (ioctl(control, DM_TABLE_STATUS, &call) || call.head.target_count == 0)
-		return;
-	translate(out, bytes,
-		  (char *)call.bytes + call.head.data_start + sizeof(struct dm_target_spec), false);
-	for (size_t length = strlen(out); length && out[length - 1] == ' '; length--)
-		out[length - 1] = '\0';
-}
-
-/* All targets of the inactive table, as load() takes them. */
-static void inactive_table(const char *name, char *out, size_t bytes)
-{
-	static char raw[2 * IOCTL_BYTES];
-	unsigned char *base = call.bytes;
-	size_t used = 0;
-	uint32_t next = 0;
-
-	begin(name);
-	call.head.flags = DM_STATUS_TABLE_FLAG | DM_QUERY_INACTIVE_TABLE_FLAG;
-	raw[0] = '\0';
-	if (ioctl(control, DM_TABLE_STATUS, &call))
-		die("DM_TABLE_STATUS");
-	base += call.head.data_start;
-	for (unsigned int i = 0; i < call.head.target_count; i++) {
-		struct dm_target_spec *spec = (void *)(base + next);
-
-		used += (size_t)snprintf(raw + used, sizeof(raw) - used, "%s%llu %llu %s %s",
-					 i ? PROGRAM_LINE_END : "",
-					 (unsigned long long)spec->sector_start,
-					 (unsigned long long)spec->length, spec->target_type,
-					 (char *)(spec + 1));
-		while (used && raw[used - 1] == ' ')
-			raw[--used] = '\0';
-		next = spec->next;
-	}
-	translate(out, bytes, raw, false);
-}
-
-/* What the kernel has said since the last call. */
-static void take_log(void)
-{
-	char record[4096];
-	size_t used = 0;
-	ssize_t got;
-
-	log_text[0] = '\0';
-	while ((got = read(kmsg, record, sizeof(record) - 1)) > 0 || errno == EPIPE) {
-		char *text;
-
-		if (got <= 0)
-			continue;
-		record[got] = '\0';
-		text = strchr(record, ';');
-		if (!text || !strstr(text, "device-mapper"))
-			continue;
-		text[1 + strcspn(text + 1, "\n")] = '\0';
-		used += (size_t)snprintf(log_text + used, sizeof(log_text) - used, "%s\n",
-					 text + 1);
-		if (used > sizeof(log_text) - 1024)
-			break;
-	}
-}
-
-static void append(const char *text, size_t length)
-{
-	size_t used = strlen(answer);
-
-	snprintf(answer + used, sizeof(answer) - used, "%.*s", (int)length, text);
-}
-
-/* ": TEXT" of the refusal of a table, if it was told. */
-static void append_reason(void)
-{
-	static const char prefix[] = "device-mapper: table: ";
-	char *text = strstr(log_text, prefix);
-	char *end;
-
-	/* What it finds while it cleans up isn't the reason. */
-	while (text && memmem(text, strcspn(text, "\n"), " not in table devices list", 26))
-		text = strstr(text + 1, prefix);
-	if (!text)
-		return;
-	text += strlen(prefix);
-	text = strchr(text, ' ') + 1;
-	end = strstr(text, " (-E");
-	if (!end)
-		end = text + strcspn(text, "\n");
-	append(": ", 2);
-	/* A disk that is too small is named. */
-	for (unsigned int i = 0; i < num_devices; i++) {
-		char name[32];
-
-		snprintf(name, sizeof(name), "dm-%u ", minor(devices[i].dev));
-		if (strncmp(text, name, strlen(name)) != 0)
-			continue;
-		append(devices[i].name, strlen(devices[i].name));
-		text += strlen(name) - 1;
-	}
-	append(text, (size_t)(end - text));
-}
+#include "record-control.h"
 
 /* ---- I/O ------------------------------------------------------------------------------------ */
 
@@ -426,6 +107,25 @@ static void add_disk(const char *name, uint64_t sectors, const char *content, ui
 	}
 }
 
+/* Replaces a disk's content by an image of the library's, or leaves one of it. */
+static void exchange(const char *name, uint64_t offset, bool leave)
+{
+	uint64_t sectors = size_of(name);
+
+	for (uint64_t done = 0; done < sectors;) {
+		uint64_t step = sectors - done < BUFFER_SECTORS ? sectors - done : BUFFER_SECTORS;
+		off_t at = (off_t)((offset + done) * 512);
+
+		if (!leave && pread(images, buffer, step * 512, at) != (ssize_t)(step * 512))
+			die("images");
+		if (transfer(name, done, step, !leave))
+			die("exchange");
+		if (leave && pwrite(images, buffer, step * 512, at) != (ssize_t)(step * 512))
+			die("images");
+		done += step;
+	}
+}
+
 /* ---- COW devices ---------------------------------------------------------------------------- */
 
 static uint64_t number_at(unsigned int offset, unsigned int bytes)
@@ -502,6 +202,29 @@ static void settle(const char *name)
 	}
 }
 
+/* Waits until the mirrors of a device are in sync: "… 3/8 1 AA 1 core" isn't. */
+static void insync(const char *name)
+{
+	for (;;) {
+		const char *at = answer;
+		bool done = true;
+
+		all_lines(name, 0, answer, sizeof(answer));
+		while ((at = strstr(at, " mirror "))) {
+			unsigned long now = 0;
+			unsigned long all = 0;
+
+			at += strlen(" mirror ");
+			while (*at && sscanf(at, "%lu/%lu", &now, &all) != 2)
+				at = strchr(at, ' ') + 1;
+			done = done && now == all;
+		}
+		if (done)
+			return;
+		usleep(1000);
+	}
+}
+
 static int create(const char *name, const char *table)
 {
 	int error = simple(name, DM_DEV_CREATE, 0);
@@ -550,7 +273,8 @@ static int try_table(const char *table)
 		append_reason();
 	} else {
 		snprintf(answer, sizeof(answer), "ok: ");
-		inactive_table("try", answer + 4, sizeof(answer) - 4);
+		all_lines("try", DM_STATUS_TABLE_FLAG | DM_QUERY_INACTIVE_TABLE_FLAG, answer + 4,
+			  sizeof(answer) - 4);
 	}
 	error = drop(find("try"));
 	return error ? error : -1;
@@ -585,6 +309,8 @@ static bool prepare(char **words)
 		add_disk(words[1], number(words, 2), words[3], number(words, 4));
 	} else if (strcmp(words[0], "poke") == 0) {
 		poke(words);
+	} else if (strcmp(words[0], "ours") == 0 || strcmp(words[0], "theirs") == 0) {
+		exchange(words[1], number(words, 2), words[0][0] == 't');
 	} else if (strcmp(words[0], "wipe") == 0) {
 		memset(buffer, 0, number(words, 3) * 512);
 		if (transfer(words[1], number(words, 2), number(words, 3), true))
@@ -607,6 +333,12 @@ static bool ask(char **words)
 		snprintf(answer, sizeof(answer), "%u", call.head.event_nr);
 	} else if (strcmp(words[0], "settle") == 0) {
 		settle(words[1]);
+	} else if (strcmp(words[0], "lines") == 0) {
+		all_lines(words[1], DM_STATUS_TABLE_FLAG, answer, sizeof(answer));
+	} else if (strcmp(words[0], "insync") == 0) {
+		insync(words[1]);
+	} else if (strcmp(words[0], "size") == 0) {
+		snprintf(answer, sizeof(answer), "%llu", (unsigned long long)size_of(words[1]));
 	} else if (strcmp(words[0], "header") == 0) {
 		tell_header(words[1]);
 	} else if (strcmp(words[0], "entries") == 0) {
@@ -643,6 +375,8 @@ static int act(char **words, const char *line, const char *table)
 		return simple(words[1], DM_DEV_SUSPEND, DM_SUSPEND_FLAG | DM_SKIP_LOCKFS_FLAG);
 	if (strcmp(op, "remove") == 0)
 		return find(words[1]) ? drop(find(words[1])) : ENODEV;
+	if (strcmp(op, "message") == 0)
+		return message(words[1], number(words, 2), strchr(table, ' ') + 1);
 	if (strcmp(op, "flush") == 0)
 		return find(words[1]) && fsync(open_of(find(words[1]))) == 0 ? 0 : EIO;
 	if (strcmp(op, "discard") == 0 || strcmp(op, "zeroes") == 0)
@@ -713,10 +447,12 @@ int main(int argc, char **argv)
 	static char line[PROGRAM_LINE_BYTES];
 	struct stat disk;
 
-	if (argc != 2 || stat(argv[1], &disk))
-		die("usage: record-programs DISK");
+	if (argc < 2 || argc > 3 || stat(argv[1], &disk))
+		die("usage: record-programs DISK [IMAGES]");
 	snprintf(scratch, sizeof(scratch), "%u:%u", major(disk.st_rdev), minor(disk.st_rdev));
 	control = open("/dev/mapper/control", O_RDWR | O_CLOEXEC);
+	if (argc == 3)
+		images = open(argv[2], O_RDWR | O_DIRECT | O_CLOEXEC);
 	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	buffer = aligned_alloc(4096, BUFFER_SECTORS * 512);
 	if (control < 0 || kmsg < 0 || !buffer)

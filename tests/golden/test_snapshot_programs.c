@@ -225,9 +225,37 @@ Test(snapshot_programs, behaviour)
 Test(snapshot_programs, asked_for, .timeout = 200)
 {
 	const char *path = getenv("DMCORE_KERNEL_PROGRAMS");
+	const char *images = getenv("DMCORE_KERNEL_IMAGES");
 
+	if (images)
+		steps_exchange_images(images, false);
 	if (path)
 		replay(path, 0, 1);
+}
+
+/* Before it does so: for the kernel to go on with. */
+Test(snapshot_programs, leaves_images, .timeout = 200)
+{
+	static char line[PROGRAM_LINE_BYTES];
+	const char *path = getenv("DMCORE_KERNEL_PROGRAMS");
+	const char *images = getenv("DMCORE_KERNEL_IMAGES");
+	FILE *file;
+
+	if (!path || !images)
+		return;
+	steps_exchange_images(images, true);
+	file = open_programs(path);
+	while (fgets(line, sizeof(line), file)) {
+		line[strcspn(line, "\n")] = '\0';
+		if (strncmp(line, "case ", 5) == 0) {
+			steps_end();
+			steps_begin(false);
+		} else if (line[0] && line[0] != '#') {
+			steps_carry_out(line);
+		}
+	}
+	steps_end();
+	cr_assert_eq(pclose(file), 0);
 }
 
 /* A share of the programs of a file, so that no test takes long. */

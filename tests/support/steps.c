@@ -36,6 +36,8 @@ static struct named all[DEVICES_MAX];
 static unsigned int num_named;
 static char watched[16];
 static bool on_files;
+static FILE *images;
+static bool leaves_images;
 static char answer[PROGRAM_LINE_BYTES];
 static _Alignas(4096) unsigned char buffer[BUFFER_SECTORS * DMCORE_SECTOR_BYTES];
 
@@ -76,6 +78,13 @@ static int drop(struct named *named)
 	memmove(named, named + 1, (size_t)(all + num_named - named - 1) * sizeof(*named));
 	num_named--;
 	return 0;
+}
+
+void steps_exchange_images(const char *path, bool leave)
+{
+	images = fopen(path, "r+");
+	cr_assert_not_null(images, "%s: %s", path, strerror(errno));
+	leaves_images = leave;
 }
 
 void steps_begin(bool with_files)
@@ -201,13 +210,37 @@ static int load(struct named *named, const char *words)
 	return ret;
 }
 
+/* The lines of a text, with PROGRAM_LINE_END between and no space at their ends. */
+static void join_lines(const char *raw, char *out, size_t bytes)
+{
+	static char text[PROGRAM_LINE_BYTES];
+	size_t used = 0;
+
+	translate(text, sizeof(text), raw, false);
+	out[0] = '\0';
+	for (char *rest = text, *line; (line = strsep(&rest, "\n")) && *line;) {
+		for (size_t length = strlen(line); line[length - 1] == ' '; length--)
+			line[length - 1] = '\0';
+		used += (size_t)snprintf(out + used, bytes - used, "%s%s",
+					 used ? PROGRAM_LINE_END : "", line);
+	}
+}
+
+static void all_lines(const char *name, enum dmcore_text_kind kind)
+{
+	static char raw[PROGRAM_LINE_BYTES];
+	struct named *named = find(name);
+
+	cr_assert(named && named->device);
+	cr_assert_gt(dmcore_device_text(named->device, kind, 0, raw, sizeof(raw)), 0);
+	join_lines(raw, answer, sizeof(answer));
+}
+
 /* What TABLE prints of a table that is never loaded, or why there is none. */
 static void try_table(const char *words)
 {
 	static char raw[PROGRAM_LINE_BYTES];
-	static char text[PROGRAM_LINE_BYTES];
 	struct dmcore_table *table;
-	size_t used;
 	int ret;
 
 	memset(buffer, 0, DMCORE_SECTOR_BYTES);
@@ -222,14 +255,8 @@ static void try_table(const char *words)
 	}
 	cr_assert_gt(dmcore_table_text(table, DMCORE_TEXT_TABLE, raw, sizeof(raw)), 0);
 	dmcore_table_destroy(table);
-	translate(text, sizeof(text), raw, false);
-	used = (size_t)snprintf(answer, sizeof(answer), "ok");
-	for (char *rest = text, *line; (line = strsep(&rest, "\n")) && *line;) {
-		for (size_t length = strlen(line); line[length - 1] == ' '; length--)
-			line[length - 1] = '\0';
-		used += (size_t)snprintf(answer + used, sizeof(answer) - used, "%s%s",
-					 used > 2 ? PROGRAM_LINE_END : ": ", line);
-	}
+	snprintf(answer, sizeof(answer), "ok: ");
+	join_lines(raw, answer + 4, sizeof(answer) - 4);
 }
 
 static int create(const char *name, const char *words)
@@ -390,6 +417,35 @@ static void settle(const char *name)
 	}
 }
 
+/* Whether all mirrors of a status are: "… 3/8 1 AA 1 core" isn't. No name there has a slash. */
+static bool is_in_sync(const char *status)
+{
+	for (const char *at = status; (at = strstr(at, " mirror "));) {
+		const char *slash = strchr(at, '/');
+		const char *digits = slash;
+
+		cr_assert(slash, "%s", status);
+		while (digits[-1] != ' ')
+			digits--;
+		if (strtoul(digits, NULL, 10) != strtoul(slash + 1, NULL, 10))
+			return false;
+		at = slash;
+	}
+	return true;
+}
+
+static void insync(const char *name)
+{
+	uint64_t until_ns = stage_now_ns() + (uint64_t)STAGE_PATIENCE_NS;
+
+	for (all_lines(name, DMCORE_TEXT_STATUS); !is_in_sync(answer);
+	     all_lines(name, DMCORE_TEXT_STATUS)) {
+		cr_assert_lt(stage_now_ns(), until_ns, "%s doesn't end", name);
+		stage_settle(&stage);
+		stage_sleep_ns(200000);
+	}
+}
+
 static uint64_t number(char **words, unsigned int index)
 {
 	return strtoull(words[index], NULL, 10);
@@ -406,6 +462,30 @@ static void poke(char **words)
 	cr_assert_eq(transfer(words[1], DMCORE_OP_WRITE, sector, 1), 0);
 }
 
+/* Leaves a disk's content in the file of images at first; takes what the kernel has left later. */
+static void exchange(char **words)
+{
+	bool is_ours = strcmp(words[0], "ours") == 0;
+	struct named *named = find(words[1]);
+	size_t bytes = (size_t)size_of(words[1]) * DMCORE_SECTOR_BYTES;
+	unsigned char *content;
+
+	if (is_ours != leaves_images)
+		return;
+	content = malloc(bytes);
+	cr_assert(images && content);
+	cr_assert_eq(fseeko(images, (off_t)(number(words, 2) * DMCORE_SECTOR_BYTES), SEEK_SET), 0);
+	if (is_ours) {
+		cr_assert_eq(dmcore_pread(named->bdev, content, bytes, 0), 0);
+		cr_assert_eq(fwrite(content, 1, bytes, images), bytes);
+		cr_assert_eq(fflush(images), 0);
+	} else {
+		cr_assert_eq(fread(content, 1, bytes, images), bytes);
+		cr_assert_eq(dmcore_pwrite(named->bdev, content, bytes, 0), 0);
+	}
+	free(content);
+}
+
 /* Steps without an answer. */
 static bool prepare(char **words)
 {
@@ -415,6 +495,8 @@ static bool prepare(char **words)
 		add_disk(words[1], number(words, 2), words[3], number(words, 4));
 	} else if (strcmp(words[0], "poke") == 0) {
 		poke(words);
+	} else if (strcmp(words[0], "ours") == 0 || strcmp(words[0], "theirs") == 0) {
+		exchange(words);
 	} else if (strcmp(words[0], "wipe") == 0) {
 		memset(buffer, 0, number(words, 3) * DMCORE_SECTOR_BYTES);
 		cr_assert_eq(transfer(words[1], DMCORE_OP_WRITE, number(words, 2),
@@ -443,6 +525,12 @@ static bool ask(char **words, const char *line)
 		try_table(line + strlen("try "));
 	} else if (strcmp(words[0], "settle") == 0) {
 		settle(words[1]);
+	} else if (strcmp(words[0], "lines") == 0) {
+		all_lines(words[1], DMCORE_TEXT_TABLE);
+	} else if (strcmp(words[0], "insync") == 0) {
+		insync(words[1]);
+	} else if (strcmp(words[0], "size") == 0) {
+		snprintf(answer, sizeof(answer), "%llu", (unsigned long long)size_of(words[1]));
 	} else if (strcmp(words[0], "header") == 0) {
 		tell_header(words[1]);
 	} else if (strcmp(words[0], "entries") == 0) {
@@ -491,6 +579,9 @@ static int act(char **words, const char *table)
 		return dmcore_device_suspend(named->device, 0, STAGE_PATIENCE_NS);
 	if (strcmp(op, "remove") == 0)
 		return drop(named);
+	if (strcmp(op, "message") == 0)
+		return (int)dmcore_device_message(named->device, number(words, 2),
+						  strchr(table, ' ') + 1, NULL, 0);
 	if (strcmp(op, "flush") == 0)
 		return transfer(words[1], DMCORE_OP_FLUSH, 0, 0);
 	if (strcmp(op, "discard") == 0)

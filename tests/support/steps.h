@@ -8,6 +8,12 @@
 
 #include <stdbool.h>
 
+/*
+ * Names the file for the steps "ours" and "theirs": whether disks are left there, for a kernel to
+ * go on with, or taken from there, as the kernel has left them.
+ */
+void steps_exchange_images(const char *path, bool leave);
+
 /* Begins a program, whose disks are files or in memory. */
 void steps_begin(bool with_files);
 /* Ends it, and takes its devices down. Does nothing if there is none. */

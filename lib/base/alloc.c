@@ -42,14 +42,22 @@ void dmcore__core_free(struct dmcore *core)
 	release(&options, core);
 }
 
+static void *counted(struct dmcore *core, void *memory)
+{
+	if (memory)
+		atomic_fetch_add_explicit(&core->live_allocations, 1, memory_order_relaxed);
+	return memory;
+}
+
 void *dmcore__zalloc(struct dmcore *core, size_t bytes)
 {
-	void *memory = allocate(&core->options, bytes);
+	void *memory;
 
-	if (!memory)
-		return NULL;
-	atomic_fetch_add_explicit(&core->live_allocations, 1, memory_order_relaxed);
-	return memset(memory, 0, bytes);
+	/* What the kernel has just given is zeroed, and needn't be touched before it is used. */
+	if (!core->options.alloc)
+		return counted(core, calloc(1, bytes));
+	memory = counted(core, allocate(&core->options, bytes));
+	return memory ? memset(memory, 0, bytes) : NULL;
 }
 
 void *dmcore__zalloc_array(struct dmcore *core, size_t count, size_t bytes)
@@ -69,22 +77,36 @@ void dmcore__free(struct dmcore *core, void *memory)
 	release(&core->options, memory);
 }
 
-/* What malloc returned stands in the word before the aligned memory. */
-void *dmcore__zalloc_aligned(struct dmcore *core, size_t bytes, size_t align)
+/* With room for an aligned part, before which what malloc returned stands. */
+static size_t room_for(size_t bytes, size_t align)
 {
-	char *raw;
-	char *memory;
-
 	DMCORE__ASSERT(dmcore__is_power_of_two(align) && align >= sizeof(void *));
-	if (bytes > SIZE_MAX / 2)
-		return NULL;
-	raw = dmcore__zalloc(core, bytes + align + sizeof(void *));
+	return bytes > SIZE_MAX / 2 ? 0 : bytes + align + sizeof(void *);
+}
+
+static void *aligned(void *raw, size_t align)
+{
+	char *memory = (char *)raw + sizeof(void *);
+
 	if (!raw)
 		return NULL;
-	memory = raw + sizeof(void *);
 	memory += -(uintptr_t)memory & (align - 1);
 	((void **)(void *)memory)[-1] = raw;
 	return memory;
+}
+
+void *dmcore__zalloc_aligned(struct dmcore *core, size_t bytes, size_t align)
+{
+	size_t room = room_for(bytes, align);
+
+	return room ? aligned(dmcore__zalloc(core, room), align) : NULL;
+}
+
+void *dmcore__alloc_aligned(struct dmcore *core, size_t bytes, size_t align)
+{
+	size_t room = room_for(bytes, align);
+
+	return room ? aligned(counted(core, allocate(&core->options, room)), align) : NULL;
 }
 
 void dmcore__free_aligned(struct dmcore *core, void *memory)

@@ -16,6 +16,8 @@ void *dmcore__zalloc_array(struct dmcore *core, size_t count, size_t bytes);
 
 /* Zeroed memory aligned to a cache line or, with `align`, to any power of two up to a page. */
 void *dmcore__zalloc_aligned(struct dmcore *core, size_t bytes, size_t align);
+/* The same, but not zeroed: for data. */
+void *dmcore__alloc_aligned(struct dmcore *core, size_t bytes, size_t align);
 void dmcore__free_aligned(struct dmcore *core, void *memory);
 
 /* A larger copy of `old` (of `old_bytes`), the rest zeroed; `old` is freed. NULL: `old` stays. */

@@ -11,8 +11,8 @@
 int kcopyd__pages_create(struct dmcore *core, unsigned int total, struct kcopyd__pages *pages)
 {
 	pages->used = dmcore__zalloc_array(core, (total + BITS - 1) / BITS, sizeof(uint64_t));
-	pages->memory = dmcore__zalloc_aligned(core, (size_t)total * DMIO_PAGE_BYTES,
-					       DMIO_PAGE_BYTES);
+	pages->memory = dmcore__alloc_aligned(core, (size_t)total * DMIO_PAGE_BYTES,
+					      DMIO_PAGE_BYTES);
 	if (!pages->used || !pages->memory)
 		return -ENOMEM;
 	pages->total = total;

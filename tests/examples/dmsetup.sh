@@ -42,9 +42,13 @@ begin() {
 	until_true test -s pid || failed "no server: $(cat log)"
 }
 
+# A server learns a moment after its client's end that a connection is closed.
+closed() { test "$(dmsetup info -c --noheadings -o open "$1")" = 0; }
+all_removed() { dmsetup remove_all && test "$(dmsetup ls)" = 'No devices found'; }
+
 # end [PATTERN]: with no message but those that match.
 end() {
-	works dmsetup remove_all
+	until_true all_removed
 	prints 'No devices found' dmsetup ls
 	kill "$server"
 	status=0
@@ -165,6 +169,7 @@ sparse() {
 		-c "read -P 77 $where 65536" -c "read -P 0 4096 65536" -c flush
 	prints "0 $TEN_TERABYTES snapshot 384/32768 256" dmsetup status sparse1
 	# What was written outlives the device.
+	until_true closed sparse1 || failed 'sparse1 stays open'
 	works dmsetup remove sparse1
 	echo "0 $TEN_TERABYTES snapshot /dev/mapper/zero1 $folder/store p 128" | \
 		dmsetup create sparse1 > out 2>&1
@@ -302,6 +307,7 @@ live() {
 	is "$(cat out)" 2097152 'the size by the new table'
 	works dmsetup load disk --table '0 8 zero'
 	works dmsetup clear disk
+	until_true closed disk || failed 'disk stays open'
 	works dmsetup remove disk
 }
 live

@@ -146,13 +146,9 @@ static inline struct bench_random bench_random_start(uint64_t seed)
 /* One of 0 .. positions - 1; positions fit in 32 bits. */
 static inline uint64_t bench_random_position(struct bench_random *random, uint64_t positions)
 {
-	uint64_t x = random->state;
-
-	x ^= x << 13;
-	x ^= x >> 7;
-	x ^= x << 17;
-	random->state = x;
-	return (x >> 32) * positions >> 32;
+	/* Only the upper half is random enough, and used. */
+	random->state = random->state * UINT64_C(6364136223846793005) + 1;
+	return (random->state >> 32) * positions >> 32;
 }
 
 /* What a piece of work adds to a hash. */

@@ -51,21 +51,21 @@ static int read_options(const struct dmcore_options *from, struct dmcore_options
 	return 0;
 }
 
-/* A page whose word tells parent from child. */
+/* A page that tells parent from child. */
 static int make_alive(struct dmcore *core)
 {
 	size_t bytes = (size_t)sysconf(_SC_PAGESIZE);
-	uint32_t *word = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-			      -1, 0);
+	struct dmcore **self = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	if (word == MAP_FAILED)
+	if (self == MAP_FAILED)
 		return -ENOMEM;
-	if (madvise(word, bytes, MADV_WIPEONFORK) < 0) {
-		munmap(word, bytes);
+	if (madvise(self, bytes, MADV_WIPEONFORK) < 0) {
+		munmap(self, bytes);
 		return dmcore__error(-ENOSYS, "this kernel has no MADV_WIPEONFORK");
 	}
-	*word = 1;
-	core->alive = word;
+	*self = core;
+	core->alive = self;
 	return 0;
 }
 

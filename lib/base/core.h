@@ -26,8 +26,8 @@ struct dmcore {
 	/* Recursive: constructors open devices while the table that they belong to is locked. */
 	pthread_mutex_t control;
 	unsigned int control_depth;        /* times the lock is held; under the lock */
-	/* A word on a page that fork() wipes: 0 in a child. */
-	const uint32_t *alive;
+	/* On a page that fork() wipes: this core, and NULL in a child. */
+	struct dmcore *const *alive;
 	_Atomic uint64_t num_randoms;      /* that dmcore_random() has given */
 	_Atomic uint64_t live_allocations; /* outstanding, for leak checks in tests */
 
@@ -53,10 +53,15 @@ static inline void dmcore__unlock(struct dmcore *core)
 	pthread_mutex_unlock(&core->control);
 }
 
-/* False in a child of fork(), where queues and their rings must not be touched. */
+/* The core; NULL in a child of fork(), where queues and their rings must not be touched. */
+static inline const struct dmcore *dmcore__living(const struct dmcore *core)
+{
+	return *(struct dmcore *const volatile *)core->alive;
+}
+
 static inline bool dmcore__alive(const struct dmcore *core)
 {
-	return *(const volatile uint32_t *)core->alive != 0;
+	return dmcore__living(core) != NULL;
 }
 
 /* 0, or -EOWNERDEAD and a message. For control calls, before they lock. */

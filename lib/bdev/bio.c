@@ -122,7 +122,7 @@ static bool entries_fit_split(const struct dmcore_bio *bio)
 }
 
 /* Whether the fields that the submitter sets make sense by themselves. */
-static inline bool well_formed(const struct dmcore_bio *bio)
+static DMCORE__NOINLINE bool well_formed(const struct dmcore_bio *bio)
 {
 	uint64_t end;
 
@@ -138,9 +138,21 @@ static inline bool well_formed(const struct dmcore_bio *bio)
 		return true;
 	if (!bio->vecs || bio->num_vecs == 0 || bio->vec_offset_bytes >= bio->vecs->len_bytes)
 		return false;
-	return dmcore__likely(bio->vec_offset_bytes + (bio->count << DMCORE_SECTOR_SHIFT) <=
-			      UINT32_MAX) ||
+	return bio->vec_offset_bytes + (bio->count << DMCORE_SECTOR_SHIFT) <= UINT32_MAX ||
 	       entries_fit_split(bio);
+}
+
+/* 2 GiB, which 32 bits count. */
+#define PLAIN_SECTORS_MAX (UINT32_C(1) << 22)
+
+/* The same of nearly every READ and WRITE, by fewer questions; false: it isn't so simple. */
+static inline bool surely_well_formed(const struct dmcore_bio *bio)
+{
+	uint64_t num_vecs_and_offset = (uint64_t)bio->vec_offset_bytes << 32 | bio->num_vecs;
+
+	return dmcore__bio_word(bio) <= DMCORE__WORD_WRITE &&
+	       bio->count - 1 < PLAIN_SECTORS_MAX && bio->sector < DMCORE_DEVICE_SECTORS_MAX &&
+	       bio->vecs && num_vecs_and_offset == 1 && bio->vecs->len_bytes != 0;
 }
 
 /* From within a submission; or the first one of a queue, which is its submitter's from now on. */
@@ -158,18 +170,18 @@ int dmcore_bio_submit(struct dmcore_bio *bio)
 {
 	struct dmcore_queue *queue;
 
-	if (dmcore__unlikely(!bio || !bio->queue || !bio->bdev || !well_formed(bio)))
+	if (dmcore__unlikely(!bio || !bio->queue || !bio->bdev))
 		return -EINVAL;
+	if (dmcore__unlikely(!surely_well_formed(bio))) {
+		if (!well_formed(bio))
+			return -EINVAL;
+	}
 	queue = bio->queue;
-	if (dmcore__unlikely(bio->bdev->core != queue->core))
-		return -EINVAL;
+	if (dmcore__unlikely(bio->bdev->core != dmcore__living(queue->core)))
+		return bio->bdev->core != queue->core ? -EINVAL : -EOWNERDEAD;
 	if (dmcore__unlikely(bio->internal.state != DMCORE__BIO_IDLE))
 		return -EBUSY;
-	if (dmcore__unlikely(!dmcore__alive(queue->core)))
-		return -EOWNERDEAD;
 	dmcore__bio_set_state(bio, DMCORE__BIO_INFLIGHT);
-	bio->status = 0;
-	bio->internal.top_bytes = 0;
 	queue->inflight++;
 	if (dmcore__unlikely(dmcore__queue_submitting(queue)))
 		submit_inside(queue, bio);
@@ -186,16 +198,17 @@ int dmcore_bio_submit(struct dmcore_bio *bio)
 static inline bool pop_plain_frames(struct dmcore_queue *queue, struct dmcore_bio *bio)
 {
 	uint32_t top_bytes = bio->internal.top_bytes;
+	const struct dmcore__frame *frame;
 
-	while (top_bytes) {
-		const struct dmcore__frame *frame =
-			(const struct dmcore__frame *)(const void *)(bio->frames + top_bytes) - 1;
-
-		if (frame->end)
+	if (top_bytes == 0)
+		return false;
+	do {
+		frame = (const struct dmcore__frame *)(const void *)(bio->frames + top_bytes) - 1;
+		if (dmcore__unlikely(frame->end != NULL))
 			break;
 		dmcore__slot_leave(queue, frame->slot);
 		top_bytes -= frame->bytes;
-	}
+	} while (top_bytes);
 	bio->internal.top_bytes = (uint16_t)top_bytes;
 	return top_bytes != 0;
 }
@@ -247,18 +260,16 @@ void dmcore_bio_complete_remote(struct dmcore_bio *bio, int status)
 		end(bio, 0, true);
 }
 
-/* The bio is its submitter's again. */
-static void hand_back(struct dmcore_queue *queue, struct dmcore_bio *bio)
+/* The bio, which is ready, is its submitter's again. */
+static inline void hand_back(struct dmcore_queue *queue, struct dmcore_bio *bio)
 {
-	DMCORE__ASSERT(queue->inflight > 0);
 	queue->inflight--;
-	if (dmcore__likely(bio->done != NULL)) {
-		dmcore__bio_set_state(bio, DMCORE__BIO_IDLE);
-		bio->done(bio);
-	} else {
-		dmcore__bio_set_state(bio, DMCORE__BIO_READY);
+	if (dmcore__unlikely(!bio->done)) {
 		dmcore__chain_append(&queue->reapable, bio);
+		return;
 	}
+	bio->internal.state = DMCORE__BIO_IDLE;
+	bio->done(bio);
 }
 
 unsigned int dmcore_queue_reap(struct dmcore_queue *queue, struct dmcore_bio **bios,
@@ -277,7 +288,7 @@ unsigned int dmcore_queue_reap(struct dmcore_queue *queue, struct dmcore_bio **b
 }
 
 /* Deals with the frames of a completed bio; 1 if it has ended, 0 if it goes on. */
-static inline unsigned int unwind(struct dmcore_queue *queue, struct dmcore_bio *bio)
+static DMCORE__NOINLINE unsigned int unwind(struct dmcore_queue *queue, struct dmcore_bio *bio)
 {
 	dmcore__bio_set_state(bio, DMCORE__BIO_INFLIGHT);
 	while (bio) {
@@ -293,12 +304,23 @@ static inline unsigned int unwind(struct dmcore_queue *queue, struct dmcore_bio 
 			}
 		}
 		if (dmcore__likely(bio->internal.origin != DMCORE__BIO_PIECE)) {
+			dmcore__bio_set_state(bio, DMCORE__BIO_READY);
 			hand_back(queue, bio);
 			return 1;
 		}
 		bio = dmcore__fan_piece_done(bio);
 	}
 	return 0;
+}
+
+/* Whether a bio is ready, without frames, and no piece. */
+static inline bool is_unwound(const struct dmcore_bio *bio)
+{
+	const struct dmcore_bio_internal *internal = &bio->internal;
+	uint32_t word = (uint32_t)internal->top_bytes | (uint32_t)internal->state << 16 |
+			(uint32_t)internal->origin << 24;
+
+	return (word & ~((uint32_t)DMCORE__BIO_POOLED << 24)) == DMCORE__BIO_READY << 16;
 }
 
 /*
@@ -313,8 +335,14 @@ static unsigned int run_ready(struct dmcore_queue *queue, unsigned int max)
 
 	queue->ready.head = NULL;
 	queue->rounds++;
-	while (ended < max && (bio = dmcore__chain_pop(&chain)))
-		ended += unwind(queue, bio);
+	while (ended < max && (bio = dmcore__chain_pop(&chain))) {
+		if (dmcore__unlikely(!is_unwound(bio))) {
+			ended += unwind(queue, bio);
+			continue;
+		}
+		hand_back(queue, bio);
+		ended++;
+	}
 	if (chain.head) {
 		chain.tail->next = queue->ready.head;
 		if (!queue->ready.head)

@@ -81,11 +81,12 @@ static inline struct dmcore__frame *dmcore__frame_push(struct dmcore_bio *bio, d
 						       uint32_t slot, uint32_t data_bytes)
 {
 	uint32_t bytes = data_bytes + (uint32_t)sizeof(struct dmcore__frame);
-	struct dmcore__frame *frame;
+	uint32_t top_bytes = bio->internal.top_bytes + bytes;
+	struct dmcore__frame *frame =
+		(struct dmcore__frame *)(void *)(bio->frames + top_bytes) - 1;
 
-	DMCORE__ASSERT(bio->internal.top_bytes + bytes <= DMCORE_BIO_FRAME_BYTES);
-	bio->internal.top_bytes = (uint16_t)(bio->internal.top_bytes + bytes);
-	frame = dmcore__frame_top(bio);
+	DMCORE__ASSERT(top_bytes <= DMCORE_BIO_FRAME_BYTES);
+	bio->internal.top_bytes = (uint16_t)top_bytes;
 	frame->end = end;
 	frame->slot = slot;
 	frame->bytes = bytes;

@@ -483,13 +483,13 @@ static DMCORE__NOINLINE enum dmcore__route route_multi(struct dmcore_table *tabl
 	return route_range(table, bio, &bio->queue->slots[slot], keep_request(table, bio, slot));
 }
 
-/* Enters the slot; returns the table to go through, NULL if none passes now. */
+/* Enters the device's slot; returns the table to go through, NULL if none passes now. */
 static inline struct dmcore_table *enter(const struct dmcore_bdev *bdev,
-					 const struct dmcore_bio *bio, bool fenced)
+					 const struct dmcore_bio *bio, uint32_t slot, bool fenced)
 {
 	const struct dmcore_device *device = bdev->private_data;
 
-	dmcore__slot_enter(bio->queue, bdev->slot);
+	dmcore__slot_enter(bio->queue, slot);
 	/* Unfenced, the waiter's membarrier() keeps the two in order, if the compiler has. */
 	if (fenced)
 		atomic_thread_fence(memory_order_seq_cst);
@@ -498,11 +498,11 @@ static inline struct dmcore_table *enter(const struct dmcore_bdev *bdev,
 	return atomic_load_explicit(&device->live, memory_order_acquire);
 }
 
-static inline enum dmcore__route route(struct dmcore_bdev *bdev, struct dmcore_bio *bio,
-				       bool fenced)
+static inline __attribute__((always_inline)) enum dmcore__route
+route(struct dmcore_bdev *bdev, struct dmcore_bio *bio, bool fenced)
 {
-	struct dmcore_table *table = enter(bdev, bio, fenced);
 	uint32_t slot = bdev->slot;
+	struct dmcore_table *table = enter(bdev, bio, slot, fenced);
 	struct dmcore_target *target;
 
 	if (dmcore__unlikely(!table || dmcore__bdev_is_special(bdev, bio) ||
@@ -543,7 +543,7 @@ static inline __attribute__((always_inline)) enum dmcore__route
 route_counted(struct dmcore_bdev *bdev, struct dmcore_bio *bio, bool fenced)
 {
 	const struct dmcore_device *device = bdev->private_data;
-	struct dmcore_table *table = enter(bdev, bio, fenced);
+	struct dmcore_table *table = enter(bdev, bio, bdev->slot, fenced);
 	struct dmcore__slot *entry = &bio->queue->slots[bdev->slot];
 	uint32_t slot;
 

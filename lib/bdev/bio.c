@@ -204,7 +204,7 @@ static inline bool pop_plain_frames(struct dmcore_queue *queue, struct dmcore_bi
 		return false;
 	do {
 		frame = (const struct dmcore__frame *)(const void *)(bio->frames + top_bytes) - 1;
-		if (dmcore__unlikely(frame->end != NULL))
+		if (frame->end && (!frame->errors_only || bio->status))
 			break;
 		dmcore__slot_leave(queue, frame->slot);
 		top_bytes -= frame->bytes;

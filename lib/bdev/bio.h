@@ -48,7 +48,8 @@ typedef enum dmcore__unwind (*dmcore__frame_fn)(struct dmcore_bio *bio,
 struct dmcore__frame {
 	dmcore__frame_fn end; /* NULL: only leave the slot and pop */
 	uint32_t slot;        /* device whose in-flight count ends here; DMCORE__NO_SLOT: none's */
-	uint32_t bytes;       /* of the frame: data and header */
+	uint16_t bytes;       /* of the frame: data and header */
+	uint16_t errors_only; /* 1: a bio without an error needs no `end` */
 };
 
 _Static_assert(sizeof(struct dmcore__frame) == 16, "64 layers are promised to fit");
@@ -89,7 +90,8 @@ static inline struct dmcore__frame *dmcore__frame_push(struct dmcore_bio *bio, d
 	bio->internal.top_bytes = (uint16_t)top_bytes;
 	frame->end = end;
 	frame->slot = slot;
-	frame->bytes = bytes;
+	frame->bytes = (uint16_t)bytes;
+	frame->errors_only = 0;
 	return frame;
 }
 

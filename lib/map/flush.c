@@ -97,6 +97,23 @@ static bool is_simple(const struct dmcore_table *table)
 	       wants_at_most_one(target, DMCORE_OP_WRITE_ZEROES);
 }
 
+/*
+ * The only target, if a READ or WRITE within one of its chunks comes back to it only with an error,
+ * and carries nothing of it.
+ */
+static struct dmcore_target *chunked_target(const struct dmcore_table *table)
+{
+	struct dmcore_target *target = dmcore__target_at(table, 0);
+	const struct dmcore_target_type *type = target->type;
+
+	/* A preresume may set chunks of another size. */
+	if (table->num_targets != 1 || table->requeues || type->per_bio_bytes || type->preresume ||
+	    !dmcore__is_power_of_two(target->max_io_sectors) ||
+	    !(type->features & DMCORE_TARGET_TYPE_END_ERRORS))
+		return NULL;
+	return target;
+}
+
 int dmcore__table_plan_flush(struct dmcore_table *table)
 {
 	struct dmcore *core = table->core;
@@ -128,6 +145,8 @@ int dmcore__table_plan_flush(struct dmcore_table *table)
 	table->plain = whole_target(table);
 	if (table->plain && (table->requeues || table->plain->flags & DMCORE__TARGET_FRAMES))
 		table->plain = NULL;
+	table->chunked = chunked_target(table);
+	table->chunk_mask = table->chunked ? table->chunked->max_io_sectors - 1 : 0;
 
 free_seen:
 	dmcore__free(core, plan.seen);

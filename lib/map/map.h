@@ -65,6 +65,9 @@ struct dmcore_table {
 	uint64_t size_sectors;
 	struct dmcore_target *plain;       /* the only one, if all it does with any READ or
 					      WRITE is map; or NULL */
+	struct dmcore_target *chunked;     /* the only one, if all it does with a READ or WRITE
+					      within a chunk is map, unless it fails; or NULL */
+	uint64_t chunk_mask;               /* of `chunked`: sectors of a chunk - 1 */
 	uint32_t num_targets;
 	bool simple;                       /* never needs a fan: one target, no split, no copies */
 	uint64_t *ends;                    /* [i]: first sector behind target i */
@@ -213,7 +216,7 @@ int dmcore__table_check_areas(struct dmcore_table *table);
 /* Works out frame_bytes and depth from the devices below as they now are. */
 int dmcore__table_measure(struct dmcore_table *table);
 
-/* flush.c: sets flush_steps, plain and simple. */
+/* flush.c: sets flush_steps, plain, chunked and simple. */
 int dmcore__table_plan_flush(struct dmcore_table *table);
 
 /* parse.c: as dmcore_table_parse(). */

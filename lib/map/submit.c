@@ -483,6 +483,29 @@ static DMCORE__NOINLINE enum dmcore__route route_multi(struct dmcore_table *tabl
 	return route_range(table, bio, &bio->queue->slots[slot], keep_request(table, bio, slot));
 }
 
+/* Within a chunk of the only target, which is told of failures only. */
+static DMCORE__NOINLINE enum dmcore__route route_chunked(struct dmcore_table *table,
+							 struct dmcore_bio *bio, uint32_t slot)
+{
+	struct dmcore_target *target = table->chunked;
+	struct dmcore__target_frame *entry;
+	struct dmcore__frame *frame;
+	enum dmcore_map_result result;
+
+	if (dmcore__unlikely(!target || (bio->sector & table->chunk_mask) + bio->count - 1 >
+						table->chunk_mask))
+		return route_multi(table, bio, slot);
+	frame = dmcore__frame_push(bio, target_end, slot, sizeof(*entry));
+	frame->errors_only = 1;
+	entry = dmcore__target_frame(frame);
+	entry->target = target;
+	entry->bdev = bio->bdev;
+	result = target->type->map(target, bio);
+	if (dmcore__likely(result == DMCORE_MAP_REMAPPED))
+		entry->bdev = bio->bdev;
+	return follow(bio, target, result);
+}
+
 /* Enters the device's slot; returns the table to go through, NULL if none passes now. */
 static inline struct dmcore_table *enter(const struct dmcore_bdev *bdev,
 					 const struct dmcore_bio *bio, uint32_t slot, bool fenced)
@@ -510,7 +533,7 @@ route(struct dmcore_bdev *bdev, struct dmcore_bio *bio, bool fenced)
 		return route_other(bdev, table, bio);
 	target = table->plain;
 	if (dmcore__unlikely(!target))
-		return route_multi(table, bio, slot);
+		return route_chunked(table, bio, slot);
 	dmcore__frame_push(bio, NULL, slot, 0);
 	return (enum dmcore__route)target->type->map(target, bio);
 }

@@ -39,6 +39,8 @@ struct stripe {
 struct striped {
 	struct divisor chunk; /* sectors */
 	struct divisor stripes;
+	uint64_t chunk_mask;      /* where both are powers of two: chunk's value - 1, or 0 */
+	uint64_t stripe_mask;     /* and that of stripes */
 	_Atomic uint32_t *errors; /* of each stripe */
 	struct stripe stripe[];
 };
@@ -132,6 +134,10 @@ static int striped_ctr(struct dmcore_target *target, struct dmcore_args *args)
 	striped->stripes = make_divisor((uint32_t)num_stripes);
 	striped->chunk = make_divisor((uint32_t)chunk_sectors);
 	target->private_data = striped;
+	if (!striped->chunk.multiplier && !striped->stripes.multiplier) {
+		striped->chunk_mask = striped->chunk.value - 1;
+		striped->stripe_mask = striped->stripes.value - 1;
+	}
 	target->max_io_sectors = striped->chunk.value;
 	target->flags = DMCORE_TARGET_FLUSH_DEVICES;
 	return parse_stripes(target, args, striped);
@@ -173,7 +179,7 @@ static inline void aim(struct dmcore_bio *bio, const struct striped *striped, ui
  * DISCARD and WRITE_ZEROES: copy k is for stripe k, which may have no part in the range. Apart, so
  * that reads and writes save no registers for it.
  */
-static __attribute__((noinline)) enum dmcore_map_result
+static enum dmcore_map_result
 map_copy(const struct striped *striped, struct dmcore_bio *bio, uint64_t offset)
 {
 	uint32_t stripe = bio->bio_nr;
@@ -189,16 +195,31 @@ map_copy(const struct striped *striped, struct dmcore_bio *bio, uint64_t offset)
 	return DMCORE_MAP_REMAPPED;
 }
 
-static enum dmcore_map_result striped_map(struct dmcore_target *target, struct dmcore_bio *bio)
+/* All but reads and writes by powers of two, and apart from these for the same reason. */
+static __attribute__((noinline)) enum dmcore_map_result
+map_other(const struct striped *striped, struct dmcore_bio *bio, uint64_t sector)
 {
-	const struct striped *striped = target->private_data;
-	uint64_t sector = bio->sector - target->begin;
 	uint32_t stripe;
 
 	if (bio->op > DMCORE_OP_WRITE)
 		return map_copy(striped, bio, sector);
 	stripe = locate(striped, &sector);
 	aim(bio, striped, stripe, sector);
+	return DMCORE_MAP_REMAPPED;
+}
+
+static enum dmcore_map_result striped_map(struct dmcore_target *target, struct dmcore_bio *bio)
+{
+	const struct striped *striped = target->private_data;
+	uint64_t sector = bio->sector - target->begin;
+	uint64_t number;
+
+	if (bio->op > DMCORE_OP_WRITE || !striped->chunk_mask)
+		return map_other(striped, bio, sector);
+	number = sector >> striped->chunk.shift;
+	aim(bio, striped, (uint32_t)(number & striped->stripe_mask),
+	    (number >> striped->stripes.shift << striped->chunk.shift) |
+		    (sector & striped->chunk_mask));
 	return DMCORE_MAP_REMAPPED;
 }
 

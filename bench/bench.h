@@ -86,6 +86,7 @@ extern const struct bench_case bench_case_stats;
 extern const struct bench_case bench_case_layers;
 extern const struct bench_case bench_case_striped;
 extern const struct bench_case bench_case_split;
+extern const struct bench_case bench_case_mapped;
 extern const struct bench_case bench_case_threads;
 extern const struct bench_case bench_case_table;
 extern const struct bench_case bench_case_swap;

@@ -49,6 +49,7 @@ enum mistake {
 	NO_VECTOR,
 	EMPTY_VECTOR,
 	OFFSET_BEHIND_VECTOR,
+	EMPTY_ENTRY,
 	READ_FUA,
 	READ_PREFLUSH,
 	WRITE_RAHEAD,
@@ -135,6 +136,9 @@ static void make_mistake(struct dmcore_bio *bio, enum mistake mistake)
 		break;
 	case EMPTY_VECTOR:
 		bio->num_vecs = 0;
+		break;
+	case EMPTY_ENTRY:
+		bio->vec.len_bytes = 0;
 		break;
 	case OFFSET_BEHIND_VECTOR:
 		bio->vec_offset_bytes = 8 * DMCORE_SECTOR_BYTES;

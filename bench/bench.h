@@ -87,6 +87,7 @@ extern const struct bench_case bench_case_layers;
 extern const struct bench_case bench_case_striped;
 extern const struct bench_case bench_case_split;
 extern const struct bench_case bench_case_mapped;
+extern const struct bench_case bench_case_peers;
 extern const struct bench_case bench_case_threads;
 extern const struct bench_case bench_case_table;
 extern const struct bench_case bench_case_swap;

@@ -25,6 +25,7 @@ bench_dmcore_bench_SOURCES = \
 	bench/mirror_layer.c \
 	bench/mirror_recovery.c \
 	bench/null.c \
+	bench/peers.c \
 	bench/report.c \
 	bench/rig.c \
 	bench/rig.h \
@@ -35,6 +36,8 @@ bench_dmcore_bench_SOURCES = \
 	bench/snapshot_files.c \
 	bench/snapshot_load.c \
 	bench/snapshot_peer.c \
+	bench/spawn.c \
+	bench/spawn.h \
 	bench/straw.c \
 	bench/straw.h \
 	bench/striped.c \

@@ -15,9 +15,9 @@
 
 static const struct bench_case *const cases[] = {
 	&bench_case_null, &bench_case_stats, &bench_case_layers, &bench_case_striped,
-	&bench_case_split, &bench_case_mapped, &bench_case_threads, &bench_case_table,
-	&bench_case_swap, &bench_case_file, &bench_case_sim, &bench_case_copy,
-	&bench_case_snapshot, &bench_case_mirror, &bench_case_mirror_recovery,
+	&bench_case_split, &bench_case_mapped, &bench_case_peers, &bench_case_threads,
+	&bench_case_table, &bench_case_swap, &bench_case_file, &bench_case_sim,
+	&bench_case_copy, &bench_case_snapshot, &bench_case_mirror, &bench_case_mirror_recovery,
 };
 
 #define NUM_CASES (sizeof(cases) / sizeof(cases[0]))

@@ -1,54 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* qemu-img's side of the case `snapshot`: a qcow2 overlay of the same file. See snapshot.h. */
-#define _GNU_SOURCE 1
-#include <errno.h>
-#include <fcntl.h>
-#include <spawn.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "copy.h"
 #include "snapshot.h"
+#include "spawn.h"
 
 #define ARGS_MAX 32u
-
-extern char **environ;
-
-/* What qemu-img prints goes to `output`; what it complains of, too. */
-static int spawn(const char *const *args, char *output, size_t bytes)
-{
-	posix_spawn_file_actions_t actions;
-	int status = 0;
-	size_t used = 0;
-	ssize_t got;
-	int fds[2];
-	pid_t pid;
-	int ret;
-
-	if (pipe2(fds, O_CLOEXEC) < 0)
-		return -errno;
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, fds[1], STDOUT_FILENO);
-	posix_spawn_file_actions_adddup2(&actions, fds[1], STDERR_FILENO);
-	ret = posix_spawnp(&pid, args[0], &actions, NULL, (char *const *)args, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	close(fds[1]);
-	while (ret == 0 && used < bytes - 1 &&
-	       (got = read(fds[0], output + used, bytes - 1 - used)) > 0)
-		used += (size_t)got;
-	output[used] = '\0';
-	close(fds[0]);
-	if (ret)
-		return -ret;
-	while (waitpid(pid, &status, 0) < 0) {
-		if (errno != EINTR)
-			return -errno;
-	}
-	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -ECHILD;
-}
 
 /* Carries out `count` requests on an overlay. *elapsed_ns: by its own clock, in which neither
  * opening nor closing is. */
@@ -57,12 +17,8 @@ static int run_bench(const struct snap_row *row, const char *path, uint64_t coun
 {
 	const char *args[ARGS_MAX] = { "qemu-img", "bench", "-f", "qcow2", "-t", "writeback", "-s",
 				       "4096", "-i", row->aio };
-	static const char marker[] = "completed in ";
 	unsigned int num = 10;
-	char output[1024];
 	char counts[3][24];
-	const char *at;
-	int ret;
 
 	snprintf(counts[0], sizeof(counts[0]), "%llu", (unsigned long long)count);
 	snprintf(counts[1], sizeof(counts[1]), "%u", row->depth);
@@ -79,12 +35,7 @@ static int run_bench(const struct snap_row *row, const char *path, uint64_t coun
 	if (row->flushes)
 		args[num++] = "--flush-interval=1";
 	args[num] = path;
-	ret = spawn(args, output, sizeof(output));
-	at = strstr(output, marker);
-	if (ret || !at)
-		return ret ? ret : -EPROTO;
-	*elapsed_ns = (uint64_t)(strtod(at + strlen(marker), NULL) * 1e9);
-	return 0;
+	return spawn_qemu_bench(args, elapsed_ns);
 }
 
 int snap_peer_overlay(const struct snap_files *files, const char *path, uint32_t chunk_sectors,
@@ -150,8 +101,5 @@ int snap_peer_run(void *context, struct bench_run *run)
 	if (!mapped)
 		unlink(path);
 	run->completed = run->count;
-	/* Its clock shows milliseconds. */
-	if (run->elapsed_ns == 0)
-		run->elapsed_ns = 1;
 	return ret;
 }

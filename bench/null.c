@@ -10,8 +10,9 @@
 
 #define LAYERS_MAX 8u
 #define LAYER_OFFSET_SECTORS 64u
-#define NULL_BAR_NS 60
-#define LAYER_BAR_NS 12
+#define NULL_1_BAR_NS 40
+#define NULL_32_BAR_NS 25
+#define LAYER_BAR_NS 8
 #define STATS_BAR_NS 15
 
 static int measure_null(struct rig *rig, struct bench_row *rows)
@@ -25,9 +26,9 @@ static int measure_null(struct rig *rig, struct bench_row *rows)
 
 static int run_null(struct bench *bench)
 {
-	struct bench_row rows[4] = { { .name = "null/1", .max_ns = NULL_BAR_NS },
+	struct bench_row rows[4] = { { .name = "null/1", .max_ns = NULL_1_BAR_NS },
 				     { .name = "" },
-				     { .name = "null/32", .max_ns = NULL_BAR_NS } };
+				     { .name = "null/32", .max_ns = NULL_32_BAR_NS } };
 	struct rig rig;
 	int ret = rig_open_null(&rig, bench, BENCH_BLOCK_SECTORS);
 

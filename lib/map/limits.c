@@ -290,6 +290,8 @@ int dmcore__table_finish(struct dmcore_table *table)
 	ret = dmcore__table_measure(table);
 	if (ret)
 		return ret;
+	table->guess_scale = (uint64_t)((((unsigned __int128)table->num_targets << 64) - 1) /
+					table->size_sectors);
 	table->complete = true;
 	return 0;
 }

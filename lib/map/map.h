@@ -71,6 +71,7 @@ struct dmcore_table {
 	uint32_t num_targets;
 	bool simple;                       /* never needs a fan: one target, no split, no copies */
 	uint64_t *ends;                    /* [i]: first sector behind target i */
+	uint64_t guess_scale;              /* targets by sector, in units of 2^-64 */
 	struct dmcore_target **blocks;
 	struct dmcore__flush_step *flush_steps;
 	uint32_t num_flush_steps;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What requests to a mapped device come to: errors, splits, flushes (map/submit.c). */
 #include <errno.h>
+#include <stdio.h>
 
 #include <criterion/criterion.h>
 
@@ -168,4 +169,102 @@ Test(device_io, discard_where_a_target_has_none_is_not_supported)
 
 	cr_assert_eq(run(bdev, DMCORE_OP_DISCARD, 0, 8), 0);
 	cr_assert_eq(run(bdev, DMCORE_OP_DISCARD, 8, 8), -EOPNOTSUPP);
+}
+
+/* ---- which target it is ---------------------------------------------------------------------- */
+
+#define TARGETS 500u
+/* Where target i leads to: not two to the same place. */
+#define PLACE_SECTORS (UINT64_C(1) << 24)
+
+static uint64_t all_alike(unsigned int i)
+{
+	(void)i;
+	return 8;
+}
+
+static uint64_t growing(unsigned int i)
+{
+	return 1 + (uint64_t)i * i;
+}
+
+static uint64_t shrinking(unsigned int i)
+{
+	return growing(TARGETS - 1 - i);
+}
+
+static uint64_t first_is_nearly_all(unsigned int i)
+{
+	return i ? 1 : PLACE_SECTORS;
+}
+
+static uint64_t last_is_nearly_all(unsigned int i)
+{
+	return i + 1 < TARGETS ? 1 : PLACE_SECTORS;
+}
+
+static uint64_t in_clusters(unsigned int i)
+{
+	return i % 50 ? 1 + i % 3 : 100000;
+}
+
+/* Where a request of a sector comes out below; a bio isn't restored on its way up. */
+static uint64_t place_of(struct dmcore_bdev *bdev, uint64_t sector)
+{
+	static unsigned char buffer[SECTOR];
+	struct dmcore_bio *bio = dmcore_bio_get(fixture.queue);
+	uint64_t place;
+
+	dmcore_bio_set_buffer(bio, buffer, sizeof(buffer));
+	bio->op = DMCORE_OP_WRITE;
+	bio->bdev = bdev;
+	bio->sector = sector;
+	cr_assert_eq(dmcore_bio_submit(bio), 0);
+	cr_assert_eq(dmcore_queue_poll(fixture.queue, 1, 1, -1), 1);
+	cr_assert_eq(dmcore_queue_reap(fixture.queue, &bio, 1), 1);
+	cr_assert_eq(bio->status, 0, "sector %llu", (unsigned long long)sector);
+	place = bio->sector;
+	dmcore_bio_put(bio);
+	return place;
+}
+
+static void expect_each_found(const char *name, uint64_t (*length)(unsigned int i))
+{
+	static char text[TARGETS * 80];
+	uint64_t begin[TARGETS + 1] = { 0 };
+	struct dmcore_bdev *bdev;
+	size_t used = 0;
+
+	for (unsigned int i = 0; i < TARGETS; i++) {
+		begin[i + 1] = begin[i] + length(i);
+		used += (size_t)snprintf(text + used, sizeof(text) - used,
+					 "%llu %llu linear /dev/mapper/ground %llu\n",
+					 (unsigned long long)begin[i],
+					 (unsigned long long)length(i),
+					 (unsigned long long)(i * PLACE_SECTORS));
+	}
+	bdev = fixture_mapped(name, text);
+	/* From anywhere: the step to the next one is shorter than the way from afar. */
+	for (unsigned int k = 0; k < 2 * TARGETS; k++) {
+		unsigned int i = k * 7 % TARGETS;
+
+		cr_assert_eq(place_of(bdev, begin[i]), i * PLACE_SECTORS, "%s: %u", name, i);
+		cr_assert_eq(place_of(bdev, begin[i + 1] - 1),
+			     i * PLACE_SECTORS + length(i) - 1, "%s: %u", name, i);
+	}
+}
+
+Test(device_io, among_many_targets_finds_the_one_whatever_their_lengths)
+{
+	char ground[64];
+
+	snprintf(ground, sizeof(ground), "0 %llu zero",
+		 (unsigned long long)((TARGETS + 1) * PLACE_SECTORS));
+	fixture_mapped("ground", ground);
+	expect_each_found("all_alike", all_alike);
+	expect_each_found("growing", growing);
+	expect_each_found("shrinking", shrinking);
+	expect_each_found("first", first_is_nearly_all);
+	expect_each_found("last", last_is_nearly_all);
+	expect_each_found("clusters", in_clusters);
 }
